@@ -1,0 +1,55 @@
+"""striate trains, explains and ships convolutional image classifiers.
+
+`striate.train("digits")` trains; `striate.load(run)` answers; `python -m striate --help` lists the commands.
+Names are imported when first used, so `import striate` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name → the module that holds it
+_PUBLIC = {
+    "train": "striate.api",
+    "resume": "striate.api",
+    "load": "striate.api",
+    "evaluate": "striate.api",
+    "compare": "striate.api",
+    "Run": "striate.api",
+    "Predictor": "striate.predictor.predictor",
+    "Dataset": "striate.data.dataset",
+    "Parts": "striate.data.dataset",
+    "Preprocess": "striate.data.preprocess",
+    "load_named": "striate.data.builtin",
+    "create_model": "striate.models.registry",
+    "list_models": "striate.models.registry",
+    "register": "striate.models.registry",
+    "StriateError": "striate.errors",
+}
+
+__all__ = sorted([*_PUBLIC, "__version__"])
+
+if TYPE_CHECKING:
+    from striate.api import Run as Run
+    from striate.api import compare as compare
+    from striate.api import evaluate as evaluate
+    from striate.api import load as load
+    from striate.api import resume as resume
+    from striate.api import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        if name in ("create_model", "list_models"):
+            importlib.import_module("striate.models")  # registers the nets
+        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'striate' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

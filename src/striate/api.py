@@ -1,0 +1,326 @@
+"""What `striate.` exports: it joins data, training, evaluation and pictures."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from striate.data.dataset import Dataset, Parts
+from striate.errors import DataError, UsageError
+from striate.evaluation.evaluate import evaluate_pictures
+from striate.files import write_json
+from striate.predictor.predictor import Predictor, load_predictor
+from striate.report import plots
+from striate.report.console import Display, note, say
+from striate.report.live import LiveCurves
+from striate.report.text import closing, opening
+from striate.runs.folder import RunFolder, open_run
+from striate.runs.journal import EpochResult, read_results, read_steps
+from striate.runs.model_file import read_card
+from striate.settings.layers import resolve_train
+from striate.settings.train import TrainSettings
+from striate.training.job import Job, read_config, resume_job, start_job
+from striate.training.prepare import as_parts, prepare_material
+
+SAMPLES_SHOWN = 40
+MISTAKES_SHOWN = 24
+
+
+class Run:
+    """A trained run: its folder, and what can be asked of it."""
+
+    def __init__(self, folder: RunFolder, predictor: Predictor | None = None, data: Parts | None = None) -> None:
+        self.folder = folder.path
+        self._folder = folder
+        self._predictor = predictor
+        self._data = data
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The rows of results.csv."""
+        return [asdict(row) for row in read_results(self.folder)]
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """evaluation.json: the numbers of the test at the end of training."""
+        return self._folder.read_json("evaluation.json")
+
+    def predictor(self) -> Predictor:
+        """Return the trained net, ready to answer."""
+        if self._predictor is None:
+            self._predictor = load_predictor(self.folder)
+        return self._predictor
+
+    def predict(self, sources: Any) -> Any:
+        """Answer for one picture or a list; see Predictor.predict."""
+        return self.predictor().predict(sources)
+
+    def evaluate(self, split: str = "test", **options: Any) -> dict[str, Any]:
+        """Evaluate on a split; see striate.evaluate."""
+        return evaluate(self.folder, split=split, predictor=self._predictor, parts=self._data, **options)
+
+
+def train(
+    data: Any = "digits",
+    *,
+    model: Any = None,
+    live: bool = False,
+    quiet: bool = False,
+    config: str | Path | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a classifier and test it once.
+
+    `data`: the name of a data set, (images, labels), a Dataset or Parts; images uint8 or float 0–1 of shape (N, H, W),
+    (N, H, W, C) or (N, C, H, W). `model`: a registered name, an nn.Module of your own or its class. `settings`: any of
+    TrainSettings. `live` redraws the curves in a notebook. Raises StriateError with cause and fix.
+    """
+    given = dict(settings)
+    parts = None
+    if isinstance(data, str):
+        given["data"] = data
+    else:
+        parts = as_parts(data)
+        given["data"] = parts.name
+    own = None
+    if isinstance(model, str):
+        given["model"] = model
+    elif model is not None:
+        own = model
+    resolved, _, _ = resolve_train(
+        given, origin="argument", config=Path(config) if config is not None else None, environ=os.environ
+    )
+    return run_training(resolved, data=parts, model=own, live=live, quiet=quiet, command=f"striate.train({data!r:.80})")
+
+
+def run_training(
+    settings: TrainSettings,
+    *,
+    data: Parts | None = None,
+    model: Any = None,
+    live: bool = False,
+    quiet: bool = False,
+    command: str = "",
+) -> Run:
+    """Train with settings that are already resolved; the command line calls this."""
+    began = time.perf_counter()
+    report: Callable[[str], None] = (lambda line: None) if quiet else note
+    job = start_job(settings, data=data, model=model, report=report, command=command)
+    _draw_samples(job)
+    return _carry_out(job, began, live=live, quiet=quiet, data=data)
+
+
+def resume(
+    run: str | Path, *, data: Any = None, model: Any = None, data_root: str | Path | None = None, quiet: bool = False
+) -> Run:
+    """Go on with an interrupted run from its last save, to the very end that it would have had.
+
+    `data` and `model` are needed again where they were arrays or a module of your own.
+    """
+    began = time.perf_counter()
+    report: Callable[[str], None] = (lambda line: None) if quiet else note
+    parts = as_parts(data) if data is not None else None
+    root = Path(data_root) if data_root is not None else None
+    job = resume_job(open_run(run), data=parts, model=model, root=root, report=report)
+    return _carry_out(job, began, live=False, quiet=quiet, data=parts)
+
+
+def load(path: str | Path, *, device: str = "auto", model: Any = None) -> Predictor:
+    """Load a run's model for answering; see predictor.load_predictor."""
+    return load_predictor(path, device=device, model=model)
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    split: str = "test",
+    data: Any = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    model: Any = None,
+    out: str | Path | None = None,
+    predictor: Predictor | None = None,
+    parts: Parts | None = None,
+) -> dict[str, Any]:
+    """Evaluate a run's model on a split of its own data, or on other data with the same classes.
+
+    Returns what evaluation.json holds; writes it only to `out`. Every picture counts once.
+    """
+    folder = open_run(run)
+    predictor = predictor or load_predictor(run, device=device, model=model)
+    settings = read_config(folder)
+    part, images, indices = pictures_of(
+        folder, predictor, settings, split=split, data=parts if data is None else data, data_root=data_root
+    )
+    evaluation = evaluate_pictures(predictor, part, images, indices, split=split, loss_kind=settings.loss)
+    if out is not None:
+        write_json(Path(out), evaluation.record)
+    return evaluation.record
+
+
+def pictures_of(
+    folder: RunFolder,
+    predictor: Predictor,
+    settings: TrainSettings,
+    *,
+    split: str,
+    data: Any = None,
+    data_root: str | Path | None = None,
+) -> tuple[Dataset, Any, Any]:
+    """Return part, pictures at the net's size and indices of a split of a run's own or of other data."""
+    changes: dict[str, Any] = {}
+    if data_root is not None:
+        changes["data_root"] = Path(data_root)
+    saved_split = None
+    if data is None or (isinstance(data, str) and data == settings.data) or isinstance(data, Parts):
+        from striate.data.split import Split
+
+        if data is None and folder.read_json("data.json").get("given"):
+            raise UsageError(f"{folder} was trained on arrays", "a run folder does not hold them", "pass data=…")
+        saved_split = Split.from_json(folder.read_json("split.json"))
+    elif isinstance(data, str):
+        changes.update(data=data, train_range=None, validation_range=None, test_range=None, validation=0.0)
+    parts = as_parts(data) if data is not None and not isinstance(data, str) else None
+    material = prepare_material(settings.model_copy(update=changes), parts, saved_split, note)
+    own = material.parts.train.classes
+    if own != predictor.classes:
+        raise DataError(
+            f"{material.parts.name} has classes {', '.join(own[:5])} …, the net {', '.join(predictor.classes[:5])} …",
+            "an accuracy over different classes says nothing",
+            "evaluate on data with the classes the net was trained on",
+        )
+    return material.pictures(split)
+
+
+def compare(runs: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Put runs side by side: one row each with data, net, parameters, MACs, accuracy, time, speed and memory.
+
+    `top1` {value, low, high} is the test accuracy with its 95 % interval, or None where the run was not tested.
+    """
+    rows = []
+    for run in runs:
+        folder = open_run(run)
+        settings, card, results = read_config(folder), read_card(folder.path), read_results(folder.path)
+        tested = folder.file("evaluation.json").is_file()
+        rows.append(
+            {
+                "name": folder.name,
+                "folder": str(folder),
+                "data": settings.data,
+                "model": card.name or card.class_name,
+                "parameters": card.metrics.get("parameters"),
+                "macs": card.metrics.get("macs"),
+                "top1": folder.read_json("evaluation.json")["top1"] if tested else None,
+                "epochs": results[-1].epoch if results else 0,
+                "seconds": results[-1].seconds if results else None,
+                "images_per_second": results[-1].images_per_second if results else None,
+                "peak_memory_mb": results[-1].peak_memory_mb if results else None,
+            }
+        )
+    return rows
+
+
+def _carry_out(job: Job, began: float, *, live: bool, quiet: bool, data: Parts | None) -> Run:
+    """Run a job to its end, showing and drawing what happens."""
+    show: Callable[[str], None] = (lambda line: None) if quiet else say
+    for line in opening(_facts(job)):
+        show(line)
+    steps_per_epoch = len(job.learner.batches)
+    curves = LiveCurves() if live else None
+    with Display(
+        epochs=job.settings.epochs, steps_per_epoch=steps_per_epoch, done_steps=job.progress.step, quiet=quiet
+    ) as display:
+        for happening in job.run():
+            if isinstance(happening, EpochResult):
+                display.epoch(asdict(happening))
+                _draw_curves(job, curves)
+                continue
+            display.progress(
+                epoch=happening.epoch,
+                step=happening.step,
+                step_in_epoch=happening.step_in_epoch,
+                loss=happening.loss_sum / max(1, happening.seen),
+                pictures_per_second=happening.seen / max(1e-9, happening.epoch_seconds),
+            )
+    pictures = ["curves.png", *_draw_evaluation(job)]
+    for line in closing(_closing_facts(job, time.perf_counter() - began, pictures)):
+        show(line)
+    return Run(job.folder, job.predictor(), data)
+
+
+def _facts(job: Job) -> dict[str, Any]:
+    settings = job.settings.model_dump()
+    settings["decoupled"] = job.settings.decay_is_decoupled
+    summary = job.parts.summary
+    return {
+        "environment": job.folder.read_json("env.json"),
+        "data": job.folder.read_json("data.json"),
+        "net": {
+            "name": job.parts.name or type(job.learner.net).__name__,
+            "parameters": summary.parameters,
+            "macs": summary.macs,
+            "input_size": job.material.preprocess.size,
+        },
+        "settings": settings,
+        "plan": job.learner.plan.to_json(),
+        "steps_per_epoch": len(job.learner.batches),
+        "notes": job.parts.notes,
+    }
+
+
+def _closing_facts(job: Job, seconds: float, pictures: list[str]) -> dict[str, Any]:
+    folder = str(job.folder)
+    named = not job.folder.read_json("data.json")["given"]
+    picture = f" --data {job.settings.data} --split test --index 0:4 --plot answers.png" if named else " picture.png"
+    return {
+        "results": [asdict(row) for row in read_results(job.folder.path)],
+        "best_epoch": job.best.epoch,
+        "evaluation": job.evaluation.record if job.evaluation is not None else None,
+        "seconds": seconds,
+        "folder": folder,
+        "pictures": ["samples.png", *pictures],
+        "next": f"striate predict {folder}{picture}",
+    }
+
+
+def _draw_samples(job: Job) -> None:
+    part, indices = job.material.split.of(job.material.parts, "train")
+    chosen = indices[:SAMPLES_SHOWN]
+    labels = [part.classes[label] for label in part.labels[chosen]]
+    plots.sample_grid(job.folder.file("samples.png"), part.images[chosen], labels, title=f"{part.name}: train pictures")
+
+
+def _draw_curves(job: Job, live: LiveCurves | None) -> None:
+    folder = job.folder.path
+    steps = read_steps(folder)
+    results = [asdict(row) for row in read_results(folder)]
+    plots.curves(folder / "curves.png", steps, results, title=job.folder.name)
+    if live is not None:
+        live.update(steps, results)
+
+
+def _draw_evaluation(job: Job) -> list[str]:
+    evaluation = job.evaluation
+    if evaluation is None:
+        return []
+    folder, classes = job.folder.path, list(job.classes)
+    plots.confusion_matrix(folder / "confusion_matrix.png", evaluation.record["confusion"], classes)
+    wrong = (evaluation.predictions != evaluation.labels).nonzero()[0]
+    confidence = evaluation.probabilities[wrong, evaluation.predictions[wrong]]
+    worst = wrong[(-confidence).argsort(kind="stable")][:MISTAKES_SHOWN]
+    part, _ = job.material.split.of(job.material.parts, "test")
+    plots.mistakes(
+        folder / "mistakes.png",
+        part.images[evaluation.indices[worst]],
+        [classes[label] for label in evaluation.labels[worst]],
+        [classes[label] for label in evaluation.predictions[worst]],
+        [float(evaluation.probabilities[row, evaluation.predictions[row]]) for row in worst],
+    )
+    return ["confusion_matrix.png", "mistakes.png"]

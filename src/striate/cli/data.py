@@ -1,0 +1,124 @@
+"""`striate data ls`, `data show` and `data add`."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import typer
+import typer.main
+
+from striate.cli.flags import CONTEXT, argument, given_values, make_command, settings_flags
+from striate.cli.group import LazyGroup
+from striate.cli.output import hint, printable, say, say_json, say_table
+from striate.settings.base import build
+from striate.settings.layers import environment_layers, from_text
+from striate.settings.verbs import (
+    FROM_ENVIRONMENT,
+    DataListSettings,
+    DataShowSettings,
+    choose_indices,
+)
+
+LABELS_PRINTED = 100
+
+
+class DataGroup(LazyGroup):
+    """The verbs of `striate data`."""
+
+    verbs = {
+        "ls": ("striate.cli.data:data_ls", "List the named data sets and where each is found"),
+        "show": ("striate.cli.data:data_show", "Draw pictures of a data set with their labels, without training"),
+        "add": ("striate.cli.data:data_add", "Take in a data file that you got by hand"),
+    }
+
+
+def _list(**flags: Any) -> None:
+    given = from_text(DataListSettings, given_values(flags))
+    environment = environment_layers(DataListSettings, os.environ, only=FROM_ENVIRONMENT)
+    settings, _ = build(DataListSettings, [*environment, ("flag", given)])
+    from striate.data.builtin import describe_named
+
+    sets = describe_named(settings.data_root)
+    if settings.as_json:
+        say_json({"format": 1, "data": sets})
+        return
+    rows = [[_cell(row[column]) for column in sets[0]] for row in sets]
+    say_table(list(sets[0]), rows)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "x".join(str(part) for part in value) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _show(name: str, **flags: Any) -> None:
+    given = from_text(DataShowSettings, given_values(flags))
+    environment = environment_layers(DataShowSettings, os.environ, only=FROM_ENVIRONMENT)
+    settings, _ = build(DataShowSettings, [*environment, ("flag", given)])
+    from striate.data.builtin import find_named, load_named
+    from striate.report import plots
+
+    name = find_named(name).name
+    part = load_named(name, settings.data_root, settings.download, hint).part(settings.split)
+    chosen = choose_indices(settings.index, len(part), f"{name}/{settings.split}")
+    labels = [part.classes[part.labels[number]] for number in chosen]
+    numbers = re.sub(r"[^0-9]+", "-", settings.index).strip("-")
+    path = settings.out or Path(f"{name}-{settings.split}-{numbers}.png")
+    title = f"{name}/{settings.split} {settings.index}"
+    plots.sample_grid(path, part.images[chosen], labels, title=title)
+    shown = list(zip(chosen, labels, strict=True))
+    say_table(("index", "label"), [(str(number), label) for number, label in shown[:LABELS_PRINTED]], right=(0,))
+    if len(shown) > LABELS_PRINTED:
+        say(f"… and {len(shown) - LABELS_PRINTED:,} more")
+    hint(f"drawn: {printable(str(path))}")
+
+
+def _add(files: list[str]) -> None:
+    from striate.data.builtin import add_file
+
+    for file in files:
+        say(printable(add_file(Path(file))))
+
+
+data_ls = make_command(
+    "ls", _list, settings_flags(DataListSettings), "List the named data sets and where each is found."
+)
+
+data_show = make_command(
+    "show",
+    _show,
+    [argument("name", "NAME", "Name of a data set."), *settings_flags(DataShowSettings)],
+    "Draw pictures of a data set with their labels, without training.",
+)
+
+data_add = make_command(
+    "add",
+    _add,
+    [argument("files", "FILE", "Files as the data set's maker serves them.", many=True)],
+    "Take in data files that you got by hand: recognise them, check them, copy them into the cache.",
+)
+
+
+def _build() -> Any:
+    app = typer.Typer(
+        cls=DataGroup,
+        add_completion=False,
+        rich_markup_mode=None,
+        invoke_without_command=True,
+        help="List, show and add data sets.",
+        context_settings=CONTEXT,
+    )
+
+    @app.callback()
+    def group(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            say(context.get_help())
+
+    return typer.main.get_command(app)
+
+
+data = _build()

@@ -1,0 +1,115 @@
+"""The root of the command line: a static table of verbs, and what happens with every error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+import typer.core
+import typer.main
+
+from striate.cli.errors import Terminated, listen_for_sigterm, tell
+from striate.cli.group import LazyGroup, Verbs
+from striate.cli.output import COMMAND_LINE
+
+VERBS: Verbs = {
+    "train": ("striate.cli.train:train", "Train a net on a data set, test it and write a run folder"),
+    "resume": ("striate.cli.train:resume", "Go on with a run that was stopped, from its last save"),
+    "eval": ("striate.cli.evaluate:evaluate", "Count what a run gets right, every picture once"),
+    "predict": ("striate.cli.predict:predict", "Ask a run what pictures show"),
+    "compare": ("striate.cli.compare:compare", "Set runs side by side"),
+    "models": ("striate.cli.models:models", "List the nets, or the layers of one"),
+    "recipes": ("striate.cli.recipes:recipes", "List the recipes, or print one"),
+    "data": ("striate.cli.data:data", "List, show and add data sets"),
+}
+
+EPILOG = "Start with: striate train digits"
+
+
+class RootGroup(LazyGroup):
+    """The verbs of striate."""
+
+    verbs = VERBS
+
+
+def build() -> Any:
+    """Build the root command; no verb is imported."""
+    app = typer.Typer(
+        cls=RootGroup,
+        add_completion=False,
+        rich_markup_mode=None,
+        invoke_without_command=True,
+        subcommand_metavar="COMMAND [ARGS]...",
+        help="Train, test and ask convolutional image classifiers (CNNs).",
+        epilog=EPILOG,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )
+
+    @app.callback()
+    def root(
+        context: typer.Context,
+        version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+        debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; anywhere on the line.")] = False,
+    ) -> None:
+        if version:
+            from striate import __version__
+
+            sys.stdout.write(f"striate {__version__}\n")
+            raise typer.Exit(0)
+        if context.invoked_subcommand is None:
+            sys.stdout.write(context.get_help() + "\n")
+
+    return typer.main.get_command(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code; nothing is raised but SystemExit of a library."""
+    arguments, debug = take_debug(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its code, not a traceback
+            stream.reconfigure(errors="backslashreplace")
+    listen_for_sigterm()
+    COMMAND_LINE.set(tuple(arguments))
+    try:
+        command = build()
+        with command.make_context("striate", list(arguments)) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as leave:
+        return _flushed(int(leave.exit_code))
+    except BrokenPipeError:
+        return _quiet_pipe()
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        _flushed(0)
+        return tell(error, debug=debug)
+    return 0
+
+
+def take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """Take --debug out of the arguments before `--`, wherever it stands; STRIATE_DEBUG=1 says the same."""
+    arguments = list(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [word for word in arguments[:end] if word != "--debug"]
+    asked = len(kept) < end or os.environ.get("STRIATE_DEBUG", "") not in ("", "0")
+    return kept + arguments[end:], asked
+
+
+def _flushed(code: int) -> int:
+    """Flush stdout; the reader may have gone."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _quiet_pipe()
+    return code
+
+
+def _quiet_pipe() -> int:
+    """The reader of our output left, such as `head`: leave without a word, and let nothing else be written."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # stdout is no real file
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    return 0

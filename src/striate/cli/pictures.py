@@ -1,0 +1,127 @@
+"""Where the verbs take pictures from: files, folders, stdin, and numbered pictures of a data set."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from striate.cli.output import hint, printable
+from striate.errors import DataError, UsageError
+from striate.settings.verbs import PictureSettings, choose_indices
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One picture to ask about: its name, what the predictor reads, and its true class where that is known."""
+
+    name: str
+    content: Any
+    truth: str | None = None
+
+
+def own_net(target: str | None) -> Any:
+    """Return the class that `net.py:MyNet` names, or None."""
+    if target is None:
+        return None
+    from striate.models.user import load_class
+
+    return load_class(target)
+
+
+def from_paths(paths: Sequence[str]) -> list[Source]:
+    """Return the pictures that paths name; folders are walked, `-` is a picture on stdin.
+
+    Raises UsageError where `-` is named twice, DataError where a folder holds no picture.
+    """
+    sources: list[Source] = []
+    for path in _expanded(paths):
+        if path == STDIN:
+            if any(source.name == STDIN for source in sources):
+                raise UsageError("- is named twice", "stdin holds one picture", "name it once")
+            sources.append(Source(STDIN, sys.stdin.buffer.read()))
+        elif os.path.isdir(path):
+            sources.extend(Source(found, Path(found)) for found in walk(path))
+        else:
+            sources.append(Source(path, Path(path)))
+    return sources
+
+
+def walk(folder: str) -> list[str]:
+    """Return the pictures under a folder, sorted by path; hidden files and folders are left out.
+
+    A file counts as a picture by its suffix; one line tells how many others were passed over. Raises DataError where
+    none is left.
+    """
+    from PIL import Image
+
+    suffixes = set(Image.registered_extensions())
+    found, others = [], 0
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if name.startswith("."):
+                continue
+            if os.path.splitext(name)[1].lower() in suffixes:
+                found.append(os.path.join(parent, name))
+            else:
+                others += 1
+    if others:
+        hint(f"{printable(folder)}: {others} files passed over, which are no pictures by their suffix")
+    if not found:
+        raise DataError(f"{folder} holds no picture", "no file in it has a picture's suffix", "name the files")
+    return sorted(found)
+
+
+def from_data_set(settings: PictureSettings, runs: Sequence[str]) -> list[Source]:
+    """Return the pictures that --data, --split and --index name.
+
+    The numbers are those of the part as the data set's maker gives it. Where its maker gives no such part (digits has
+    no test set), they count the pictures that the first of `runs` trained on this data set had set apart.
+    """
+    from striate.data.builtin import find_named, load_named
+
+    assert settings.data is not None and settings.index is not None
+    name = find_named(settings.data).name
+    parts = load_named(name, settings.data_root, report=hint)
+    if settings.split == "train" or getattr(parts, settings.split) is not None:
+        part = parts.part(settings.split)
+        chosen = choose_indices(settings.index, len(part), f"{name}/{settings.split}")
+    else:
+        part, indices = _set_apart(parts, settings.split, runs)
+        numbers = choose_indices(settings.index, len(indices), f"the {settings.split} split of {name}")
+        chosen = [int(indices[number]) for number in numbers]
+    return [Source(part.source(number), part.images[number], part.classes[part.labels[number]]) for number in chosen]
+
+
+def _set_apart(parts: Any, split: str, runs: Sequence[str]) -> Any:
+    from striate.data.split import Split
+    from striate.runs.folder import open_run
+    from striate.training.job import read_config
+
+    for run in runs:
+        folder = open_run(run)
+        if read_config(folder).data == parts.name and not folder.read_json("data.json").get("given"):
+            return Split.from_json(folder.read_json("split.json")).of(parts, split)
+    raise DataError(
+        f"{parts.name} has no part {split!r}",
+        f"its maker gives none, and {runs[0]} was not trained on it",
+        "use --split train",
+    )
+
+
+def _expanded(paths: Sequence[str]) -> list[str]:
+    """Expand *.png where the shell does not: on Windows."""
+    if os.name != "nt":
+        return list(paths)
+    import glob
+
+    expanded: list[str] = []
+    for path in paths:
+        expanded.extend(sorted(glob.glob(path)) or [path] if not os.path.exists(path) else [path])
+    return expanded

@@ -1,0 +1,125 @@
+"""`striate predict`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from striate.cli.flags import argument, given_values, make_command, settings_flags
+from striate.cli.output import hint, percent, printable, say_csv, say_json, say_table
+from striate.cli.pictures import Source, from_data_set, from_paths, own_net
+from striate.errors import UsageError
+from striate.settings.base import build
+from striate.settings.layers import environment_layers, from_text
+from striate.settings.verbs import FROM_ENVIRONMENT, PredictSettings, refuse_idle
+
+FORMAT = 1
+SOME_FAILED = 3
+
+
+def _predict(run: str, pictures: list[str] | None, **flags: Any) -> None:
+    given = from_text(PredictSettings, given_values(flags))
+    environment = environment_layers(PredictSettings, os.environ, only=FROM_ENVIRONMENT)
+    settings, origins = build(PredictSettings, [*environment, ("flag", given)])
+    machine = settings.as_json or settings.as_jsonl or settings.as_csv
+    from_set = ("--data and --index", settings.data is not None)
+    refuse_idle(
+        origins,
+        {"split": from_set, "data_root": from_set, "top": ("the table, not --json, --jsonl or --csv", not machine)},
+    )
+    if not pictures and settings.data is None:
+        raise UsageError(
+            "no picture is named", "predict needs one", "name files or folders, or add --data mnist --index 7"
+        )
+    from striate.api import load
+
+    predictor = load(run, device=settings.device, model=own_net(settings.model))
+    sources = from_paths(pictures or [])
+    if settings.data is not None:
+        sources += from_data_set(settings, [run])
+    answers = predictor.predict([source.content for source in sources])
+    results = [{**answer.to_json(), "source": source.name} for source, answer in zip(sources, answers, strict=True)]
+    if settings.as_json:
+        say_json({"format": FORMAT, "model": predictor.name, "classes": list(predictor.classes), "results": results})
+    elif settings.as_jsonl:
+        for result in results:
+            say_json(result, one_line=True)
+    elif settings.as_csv:
+        say_rows(results)
+    else:
+        say_answers(sources, results, settings.top)
+    _name_the_bad(results, in_results=settings.as_json or settings.as_jsonl)
+    if settings.plot is not None:
+        draw(settings.plot, predictor.name, sources, answers)
+    if any("error" in result for result in results):
+        raise typer.Exit(SOME_FAILED)
+
+
+def say_rows(results: Sequence[dict[str, Any]]) -> None:
+    """Write results as CSV: source, label, probability, error."""
+    say_csv(("source", "label", "probability", "error"))
+    for result in results:
+        failed = result.get("error")
+        answer = ("", "", failed["cause"]) if failed else (result["label"], f"{result['probability']:.6f}", "")
+        say_csv((result["source"], *answer))
+
+
+def say_answers(sources: Sequence[Source], results: Sequence[dict[str, Any]], top: int) -> None:
+    """Write a table: the picture, its true class where that is known, the answer, and the next likely classes."""
+    rows = []
+    truth_is_known = any(source.truth is not None for source in sources)
+    for source, result in zip(sources, results, strict=True):
+        if "error" in result:
+            continue
+        likely = sorted(result["probabilities"].items(), key=lambda entry: -entry[1])[:top]
+        others = ", ".join(f"{name} {percent(p)}" for name, p in likely if name != result["label"])
+        truth = [source.truth or ""] if truth_is_known else []
+        rows.append([result["source"], *truth, result["label"], percent(result["probability"]), others])
+    truth_column = ["truth"] if truth_is_known else []
+    columns = ["picture", *truth_column, "answer", "probability", "then"]
+    if top == 1:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    if rows:
+        say_table(columns, rows, right=(columns.index("probability"),))
+
+
+def draw(path: Any, name: str, sources: Sequence[Source], answers: Sequence[Any]) -> None:
+    """Draw one picture beside its probabilities, or several as a sheet with the answer below each."""
+    from striate.report import plots
+
+    good = [(source, answer) for source, answer in zip(sources, answers, strict=True) if answer.error is None]
+    if not good:
+        return
+    if len(good) == 1:
+        source, answer = good[0]
+        truth = f", truth {source.truth}" if source.truth is not None else ""
+        plots.prediction(path, answer.seen, answer.probabilities, title=f"{printable(source.name)}{truth}")
+    else:
+        told = [f"{answer.label} {percent(answer.probability, 1)}" for _, answer in good]
+        plots.sample_grid(path, [answer.seen for _, answer in good], told, title=f"answers of {name}")
+    hint(f"drawn: {printable(str(path))}")
+
+
+def _name_the_bad(results: Sequence[dict[str, Any]], *, in_results: bool) -> None:
+    bad = [result for result in results if "error" in result]
+    for result in bad if not in_results else ():
+        fix = f"; {result['error']['fix']}" if result["error"].get("fix") else ""
+        hint(f"error: {printable(result['source'])}: {printable(result['error']['cause'] + fix)}")
+    if bad:
+        hint(f"{len(bad)} of {len(results)} pictures could not be read")
+
+
+predict = make_command(
+    "predict",
+    _predict,
+    [
+        argument("run", "RUN", "Run folder, its name under runs/, or runs/latest."),
+        argument("pictures", "PICTURE", "Files or folders; - reads one from stdin.", required=False, many=True),
+        *settings_flags(PredictSettings),
+    ],
+    "Ask a run what pictures show. Bad pictures are named, the others answered, and the exit code is 3.",
+    "Names that begin with a dash go after --. One picture is plotted beside its probabilities, several as a sheet.",
+)

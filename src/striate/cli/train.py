@@ -1,0 +1,124 @@
+"""`striate train` and `striate resume`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from striate.cli.flags import argument, given_values, make_command, option, settings_flags, switch
+from striate.cli.output import COMMAND_LINE, say_table
+from striate.errors import UsageError, unknown_name
+from striate.settings.base import build
+from striate.settings.layers import environment_layers, from_text, resolve_train
+from striate.settings.train import TrainSettings
+from striate.settings.verbs import FROM_ENVIRONMENT, ResumeSettings
+
+# The first field of each section of the help.
+SECTIONS = {
+    "data": "Data and net",
+    "size": "Pictures",
+    "validation": "Split",
+    "epochs": "Steps",
+    "seed": "Machine",
+    "out": "Files",
+}
+
+EPILOG = (
+    "In square brackets: the default. A recipe, --config and the environment (STRIATE_EPOCHS=3) may set others; "
+    "`striate train mnist --show-config` prints each value and where it comes from."
+)
+
+
+def _train(target: str | None, config: str | None, show_config: bool | None, quiet: bool | None, **flags: Any) -> None:
+    given = given_values(flags)
+    if target is not None:
+        if given.get("data", target) != target:
+            raise UsageError(f"two data sets: {target} and --data {given['data']}", "one run has one", "leave one out")
+        given["data"] = target
+    settings, origins, _ = resolve_train(
+        given, origin="flag", config=Path(config) if config is not None else None, environ=os.environ
+    )
+    _check_data(settings.data)
+    if show_config:
+        _show(settings, origins)
+        return
+    _check_model(settings)
+    from striate.api import run_training
+
+    run_training(settings, quiet=bool(quiet), command=shlex.join(["striate", *COMMAND_LINE.get()]))
+
+
+def _check_data(name: str) -> None:
+    """Refuse an unknown data set before torch is imported."""
+    from striate.data.named import NAMED
+
+    if name.lower().replace("_", "-") not in NAMED:
+        raise unknown_name("data set", name, NAMED, "see `striate data ls`")
+
+
+def _check_model(settings: TrainSettings) -> None:
+    if settings.model is None:
+        raise UsageError(
+            f"no net is named for {settings.data}",
+            f"the recipe {settings.recipe} names none",
+            "add --model lenet5; `striate models` lists them",
+        )
+
+
+def _show(settings: TrainSettings, origins: Mapping[str, str]) -> None:
+    rows = [(name, as_flag_text(getattr(settings, name)), origins[name]) for name in TrainSettings.model_fields]
+    say_table(("setting", "value", "from"), rows)
+
+
+def as_flag_text(value: Any) -> str:
+    """Return a setting's value as it would be typed after its flag."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={as_flag_text(entry)}" for name, entry in value.items()) or "none"
+    if isinstance(value, (tuple, list)):
+        return ",".join(as_flag_text(entry) for entry in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def _resume(run: str, quiet: bool | None, **flags: Any) -> None:
+    given = from_text(ResumeSettings, given_values(flags))
+    environment = environment_layers(ResumeSettings, os.environ, only=FROM_ENVIRONMENT)
+    settings, _ = build(ResumeSettings, [*environment, ("flag", given)])
+    from striate.api import resume as resume_run
+    from striate.cli.pictures import own_net
+
+    resume_run(run, data_root=settings.data_root, model=own_net(settings.model), quiet=bool(quiet))
+
+
+train = make_command(
+    "train",
+    _train,
+    [
+        argument("target", "DATA", "Name of a data set (see `striate data ls`); a recipe may name it.", required=False),
+        *settings_flags(TrainSettings, sections=SECTIONS),
+        option("config", "FILE", "YAML file of settings, such as a run's config.yaml", panel="Files"),
+        switch("show_config", "print each setting with where it comes from, and leave", "Files"),
+        switch("quiet", "print nothing but errors", "Files"),
+    ],
+    "Train a net on a data set, test it once, and write a run folder.",
+    EPILOG,
+)
+
+resume = make_command(
+    "resume",
+    _resume,
+    [
+        argument("run", "RUN", "Run folder, its name under runs/, or runs/latest."),
+        *settings_flags(ResumeSettings),
+        switch("quiet", "print nothing but errors"),
+    ],
+    "Go on with a run that was stopped, from its last save.",
+)

@@ -1,0 +1,202 @@
+"""Pictures in memory: uint8 arrays with labels, class names and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from striate.errors import DataError
+
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Pictures with labels.
+
+    `images` uint8 (N, H, W, C), contiguous, so that `permute(0, 3, 1, 2)` is channels-last for free;
+    `labels` int64 (N,), each in 0 … len(classes) − 1; `sources` says where each picture came from, when known.
+    Raises DataError where these do not hold.
+    """
+
+    name: str
+    images: Images
+    labels: Labels
+    classes: tuple[str, ...]
+    sources: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+            raise DataError(
+                f"{self.name}: pictures have shape {self.images.shape} and type {self.images.dtype}",
+                "a Dataset holds uint8 pictures of shape (N, H, W, C)",
+                "build it with Dataset.from_arrays, which converts by a stated rule",
+            )
+        if len(self.labels) != len(self.images):
+            raise DataError(
+                f"{self.name}: {len(self.images)} pictures but {len(self.labels)} labels",
+                "every picture has one label",
+                "give arrays of the same length",
+            )
+        check_labels(self.name, self.labels, len(self.classes))
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.images.shape[1]), int(self.images.shape[2])
+
+    @property
+    def channels(self) -> int:
+        """Number of colour channels."""
+        return int(self.images.shape[3])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over shape, pictures, labels and class names, as hex."""
+        digest = hashlib.sha256()
+        digest.update(repr((self.images.shape, self.classes)).encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+    def take(self, indices: NDArray[np.int64] | slice) -> Dataset:
+        """Return the pictures at `indices`, in that order."""
+        sources = None
+        if self.sources is not None:
+            positions = np.arange(len(self))[indices]
+            sources = tuple(self.sources[i] for i in positions)
+        return Dataset(
+            self.name, np.ascontiguousarray(self.images[indices]), self.labels[indices], self.classes, sources
+        )
+
+    def source(self, index: int) -> str:
+        """Say where picture `index` came from."""
+        return self.sources[index] if self.sources is not None else f"{self.name}#{index}"
+
+    @classmethod
+    def from_arrays(
+        cls, images: Any, labels: Any, classes: Sequence[str] | None = None, name: str = "arrays"
+    ) -> Dataset:
+        """Build a Dataset from arrays or tensors.
+
+        Pictures: uint8 0–255, or floats in 0–1 (scaled by 255 and rounded); shape (N, H, W), (N, H, W, C) or
+        (N, C, H, W) with C in {1, 3, 4}. The last axis is the channel if it has 1, 3 or 4 entries and the second
+        has not; where both could be it, the array is refused. Labels: integers (N,) from 0, or one-hot (N, K).
+        Raises DataError for anything else: nothing is guessed.
+        """
+        pictures = _as_channels_last(np.asarray(images), name)
+        pictures = _as_uint8(pictures, name)
+        numbers = _as_numbers(np.asarray(labels), name)
+        if classes is None:
+            classes = [str(i) for i in range(int(numbers.max()) + 1 if len(numbers) else 0)]
+        return cls(name, np.ascontiguousarray(pictures), numbers, tuple(str(c) for c in classes))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A data set as its maker gives it: a train set, and a validation and a test set if there are official ones."""
+
+    name: str
+    train: Dataset
+    validation: Dataset | None = None
+    test: Dataset | None = None
+    licence: str = ""
+
+    def part(self, name: str) -> Dataset:
+        """Return `train`, `validation` or `test`. Raises DataError where the maker gave none."""
+        chosen = {"train": self.train, "validation": self.validation, "test": self.test}.get(name)
+        if chosen is None:
+            raise DataError(f"{self.name} has no part {name!r}", "its maker gives none", "use --split train")
+        return chosen
+
+
+def check_labels(name: str, labels: Labels, num_classes: int) -> None:
+    """Raise DataError unless every label is in 0 … num_classes − 1."""
+    if len(labels) == 0:
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        wrong = int(((labels < 0) | (labels >= num_classes)).sum())
+        hint = "labels that start at 1 need 1 subtracted" if low == 1 and high == num_classes else "check the labels"
+        raise DataError(
+            f"{name}: {wrong} labels out of range (smallest {low}, largest {high})",
+            f"{num_classes} classes are numbered 0 to {num_classes - 1}",
+            hint,
+        )
+
+
+def _as_channels_last(images: np.ndarray, name: str) -> np.ndarray:
+    if images.ndim == 3:
+        return images[..., None]
+    if images.ndim != 4:
+        raise DataError(
+            f"{name}: pictures have shape {images.shape}",
+            "expected (N, H, W), (N, H, W, C) or (N, C, H, W)",
+            "reshape the array; one picture still needs its first axis: images[None]",
+        )
+    last, second = images.shape[3] in (1, 3, 4), images.shape[1] in (1, 3, 4)
+    if last and second:
+        raise DataError(
+            f"{name}: shape {images.shape} can be read as (N, H, W, C) and as (N, C, H, W)",
+            "both the second and the last axis could be the channels",
+            "pass (N, H, W, C) pictures larger than 4 pixels, or a striate Dataset",
+        )
+    if not last and not second:
+        raise DataError(
+            f"{name}: shape {images.shape} has no axis of 1, 3 or 4 channels",
+            "expected (N, H, W, C) or (N, C, H, W)",
+            "check the order of the axes",
+        )
+    return images if last else images.transpose(0, 2, 3, 1)
+
+
+def _as_uint8(images: np.ndarray, name: str) -> Images:
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype == bool:
+        return images.astype(np.uint8) * np.uint8(255)
+    if not np.issubdtype(images.dtype, np.floating):
+        raise DataError(
+            f"{name}: pictures have type {images.dtype}",
+            "expected uint8 0–255 or floats 0–1",
+            "convert them: images.astype('uint8') if the values are 0–255",
+        )
+    if images.size and not np.isfinite(images).all():
+        raise DataError(f"{name}: pictures hold NaN or infinite values", "expected floats 0–1", "clean the array")
+    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    if low < 0.0 or high > 1.0:
+        raise DataError(
+            f"{name}: float pictures range from {low:g} to {high:g}",
+            "float pictures must lie in 0–1; striate normalises them itself",
+            "divide by 255 if they are 0–255, or undo the normalisation",
+        )
+    return np.rint(images * 255.0).astype(np.uint8)
+
+
+def _as_numbers(labels: np.ndarray, name: str) -> Labels:
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        one_hot = ((labels == 0) | (labels == 1)).all() and (labels.sum(axis=1) == 1).all()
+        if not one_hot:
+            raise DataError(f"{name}: labels of shape {labels.shape} are not one-hot", "", "pass class numbers (N,)")
+        return labels.argmax(axis=1).astype(np.int64)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not (
+        np.issubdtype(labels.dtype, np.integer) or (labels.size and (labels == np.rint(labels)).all())
+    ):
+        raise DataError(
+            f"{name}: labels have shape {labels.shape} and type {labels.dtype}",
+            "expected integers of shape (N,) from 0, or one-hot (N, K)",
+            "convert names to numbers and pass classes=[…] with the names",
+        )
+    return labels.astype(np.int64)

@@ -1,0 +1,122 @@
+"""Files: atomic writes, digests, a lock."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from striate.errors import LockHeld, StriateError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even when the power goes.
+
+    Temporary file in the same directory, write, flush, fsync, replace, fsync the directory.
+    Raises StriateError with the path and the system's reason; the old file is then untouched.
+    """
+    path = Path(path)
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp makes private files; a run folder's files get the mode that the user's umask asks for.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise StriateError(
+            f"could not write {path}", error.strerror or str(error), "make room or choose another folder with --out"
+        ) from error
+    sync_directory(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document, atomically, readable by a person."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable, where the system can (Windows cannot, and need not)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sha256_bytes(content: bytes | memoryview) -> str:
+    """SHA-256 as hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file as hex, read in pieces."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Lock:
+    """One process at a time in a folder, held through the operating system: it ends with the process.
+
+    Used as `with Lock(folder): …`. Raises LockHeld with the holder's process number.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = Path(folder) / ".lock"
+        self._stream: Any = None
+
+    def __enter__(self) -> Lock:
+        self._stream = open(self.path, "a+", encoding="utf-8")
+        try:
+            _lock_stream(self._stream)
+        except OSError:
+            self._stream.seek(0)
+            holder = self._stream.read().strip() or "unknown"
+            self._stream.close()
+            raise LockHeld(
+                f"{self.path.parent} is in use", f"process {holder} is working in it", "wait for it or stop it"
+            ) from None
+        self._stream.seek(0)
+        self._stream.truncate()
+        self._stream.write(str(os.getpid()))
+        self._stream.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+
+def _lock_stream(stream: Any) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        stream.seek(1024)  # past the text, which the other process must be able to read
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        return
+    import fcntl
+
+    fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

@@ -1,0 +1,102 @@
+"""What a person sees while a run trains: a bar on a terminal, about ten lines an epoch in a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from striate.report.text import ROW_HEADER, duration, epoch_row
+
+LINES_PER_EPOCH = 10
+ESTIMATE_AFTER_SECONDS = 3.0
+
+
+class Display:
+    """Shows progress on stderr and epoch rows on stdout; used as `with Display(…) as display:`.
+
+    Progress goes to a bar with loss and pictures/s on a terminal, else to about ten lines an epoch. `quiet` shows
+    nothing. An estimate of the whole time is told once, from the first steps.
+    """
+
+    def __init__(self, *, epochs: int, steps_per_epoch: int, done_steps: int = 0, quiet: bool = False) -> None:
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.quiet = quiet
+        self._first_step = done_steps
+        self._began = time.perf_counter()
+        self._estimated = False
+        self._next_line = 0
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> Display:
+        if not self.quiet:
+            say(ROW_HEADER)
+            if sys.stderr.isatty():
+                self._start_bar()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def progress(self, *, epoch: int, step: int, step_in_epoch: int, loss: float, pictures_per_second: float) -> None:
+        """Show where an epoch (from 0) stands: `loss` its mean so far."""
+        if self.quiet:
+            return
+        self._estimate(step)
+        if self._bar is not None:
+            about = f"loss {loss:.4f}  {pictures_per_second:,.0f} pictures/s"
+            self._bar.update(self._task, completed=step_in_epoch, description=f"epoch {epoch + 1}", about=about)
+            return
+        share = step_in_epoch * LINES_PER_EPOCH // self.steps_per_epoch
+        if share >= self._next_line and step_in_epoch < self.steps_per_epoch:
+            self._next_line = share + 1
+            # An epoch of a second or two needs no lines of its own.
+            if time.perf_counter() - self._began > ESTIMATE_AFTER_SECONDS:
+                print(
+                    f"  epoch {epoch + 1}, step {step_in_epoch:,} of {self.steps_per_epoch:,}: loss {loss:.4f},"
+                    f" {pictures_per_second:,.0f} pictures/s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    def epoch(self, result: dict[str, Any]) -> None:
+        """Show the row of a finished epoch."""
+        self._next_line = 0
+        if self.quiet:
+            return
+        line = epoch_row(result, self.epochs)
+        if self._bar is not None:
+            self._bar.console.print("", end="\r")
+            self._bar.update(self._task, completed=0)
+        say(line)
+
+    def _estimate(self, step: int) -> None:
+        elapsed = time.perf_counter() - self._began
+        done = step - self._first_step
+        if self._estimated or elapsed < ESTIMATE_AFTER_SECONDS or done == 0:
+            return
+        self._estimated = True
+        left = (self.epochs * self.steps_per_epoch - step) * elapsed / done
+        note(f"estimated {duration(elapsed + left)} of training in all, from the first {done:,} steps")
+
+    def _start_bar(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[about]}"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self._task = self._bar.add_task("epoch 1", total=self.steps_per_epoch, about="")
+        self._bar.start()
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Print a line of result on stdout."""
+    print(line, file=stream or sys.stdout, flush=True)
+
+
+def note(line: str) -> None:
+    """Print a line about the work on stderr."""
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,135 @@
+"""What a run says of itself in plain lines: numbers come in as plain data, lines go out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def opening(facts: Mapping[str, Any]) -> list[str]:
+    """Return the lines before training: machine, data, net, hyper-parameters, plan."""
+    environment, data, net, settings = (facts[name] for name in ("environment", "data", "net", "settings"))
+    counts = data["counts"]
+    height, width = data["picture"]["size"]
+    seen = "" if tuple(net["input_size"]) == (height, width) else f", seen at {_size(net['input_size'])}"
+    numbers = ", ".join(f"{mean / 255:.4f} ± {std / 255:.4f}" for mean, std in zip(data["mean"], data["std"]))
+    lines = [
+        f"machine   {environment['device_name']}, {environment['device']}, torch {environment['torch']}",
+        f"data      {data['name']}: {counts['train']:,} train, {counts['validation']:,} validation,"
+        f" {counts['test']:,} test; {len(data['classes'])} classes",
+        f"pictures  {_size((height, width))}, {_channels(data['picture']['channels'])}{seen};"
+        f" mean ± std of 0-1: {numbers}",
+        f"net       {net['name']}: {net['parameters']:,} parameters, {human(net['macs'])} multiply-adds a picture",
+        f"training  {hyper_parameters(settings)}",
+        f"plan      {settings['epochs']} epochs of {facts['steps_per_epoch']:,} steps, {facts['plan']['precision']},"
+        f" {count(facts['plan']['threads'], 'thread')} ({facts['plan']['reason']})",
+    ]
+    return lines + [f"note      {note}" for note in facts["notes"]]
+
+
+def hyper_parameters(settings: Mapping[str, Any]) -> str:
+    """Return optimizer, learning rate, batch, loss and schedule in one line."""
+    optimizer = str(settings["optimizer"])
+    if optimizer == "sgd":
+        optimizer += f" (momentum {settings['momentum']:g}{', nesterov' if settings['nesterov'] else ''})"
+    parts = [optimizer, f"lr {settings['lr']:g}", f"{settings['schedule']} schedule"]
+    if settings["weight_decay"]:
+        mode = "decoupled" if settings["decoupled"] else "coupled"
+        parts.append(f"weight decay {settings['weight_decay']:g} {mode}")
+    parts += [f"batch {settings['batch_size']}", str(settings["loss"])]
+    for name, text in (("label_smoothing", "label smoothing"), ("clip", "clip"), ("ema", "average of weights")):
+        if settings[name]:
+            parts.append(f"{text} {settings[name]:g}")
+    if settings["class_weights"] != "none":
+        parts.append(f"class weights {settings['class_weights']}")
+    if settings["augment"] != "none":
+        parts.append(f"augment {settings['augment']}")
+    return ", ".join(parts)
+
+
+ROW_HEADER = "epoch      loss  train acc   val loss    val acc         lr  pictures/s    seconds"
+
+
+def epoch_row(result: Mapping[str, Any], epochs: int) -> str:
+    """Return one line for an epoch of results.csv."""
+    val_loss = f"{result['val_loss']:.4f}" if result["val_loss"] is not None else "-"
+    val_accuracy = percent(result["val_accuracy"]) if result["val_accuracy"] is not None else "-"
+    return (
+        f"{result['epoch']:>3}/{epochs:<3}{result['train_loss']:>8.4f}{percent(result['train_accuracy']):>11}"
+        f"{val_loss:>11}{val_accuracy:>11}{result['lr']:>11.3g}{result['images_per_second']:>12,.0f}"
+        f"{result['seconds']:>11.1f}"
+    )
+
+
+def closing(facts: Mapping[str, Any]) -> list[str]:
+    """Return the lines after training: best, train, test, speed, where to look, what to type next."""
+    last = facts["results"][-1]
+    best, evaluation, folder = facts["best_epoch"], facts["evaluation"], facts["folder"]
+    lines = []
+    if last["val_accuracy"] is not None:
+        chosen = next(row for row in facts["results"] if row["epoch"] == best)
+        lines.append(
+            f"best      epoch {best}: validation {percent(chosen['val_accuracy'])}, loss {chosen['val_loss']:.4f}"
+        )
+    else:
+        lines.append(f"best      epoch {best}, the last (no validation set was asked for)")
+    lines.append(f"train     loss {last['train_loss']:.4f}, accuracy {percent(last['train_accuracy'])} (running)")
+    if evaluation is not None:
+        lines.append(f"test      {accuracy_text(evaluation)}")
+        weakest = min(evaluation["per_class"], key=lambda row: (row["f1"], row["class"]))
+        lines.append(
+            f"weakest   class {weakest['class']}: precision {percent(weakest['precision'])},"
+            f" recall {percent(weakest['recall'])}"
+        )
+    lines += [
+        f"speed     {last['images_per_second']:,.0f} pictures/s, {duration(facts['seconds'])} in all,"
+        f" {last['peak_memory_mb']:,.0f} MB at most",
+        f"saved     {folder} ({', '.join(facts['pictures'])})",
+        f"next      {facts['next']}",
+    ]
+    return lines
+
+
+def accuracy_text(evaluation: Mapping[str, Any]) -> str:
+    """Return a test accuracy with its 95 % interval."""
+    top1 = evaluation["top1"]
+    return (
+        f"accuracy {percent(top1['value'])} (95 % interval {percent(top1['low'])} to {percent(top1['high'])},"
+        f" {evaluation['samples']:,} pictures)"
+    )
+
+
+def percent(fraction: float) -> str:
+    """Return 0.98765 as 98.77 %."""
+    return f"{100 * fraction:.2f} %"
+
+
+def human(number: float) -> str:
+    """Return a large number with a word: 416.5 thousand, 1.2 million."""
+    for size, word in ((1e9, "billion"), (1e6, "million"), (1e3, "thousand")):
+        if number >= size:
+            return f"{number / size:.4g} {word}"
+    return f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def count(number: int, noun: str) -> str:
+    """Return `1 thread`, `2 threads`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _size(size: Sequence[int]) -> str:
+    return f"{size[1]}×{size[0]} pixels"
+
+
+def _channels(channels: int) -> str:
+    return {1: "gray", 3: "colour"}.get(channels, f"{channels} channels")

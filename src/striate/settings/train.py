@@ -1,0 +1,180 @@
+"""Settings of `train`: every field is a flag, a key of a recipe and of config.yaml, and a keyword of striate.train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from striate.settings.base import Settings
+
+
+class TrainSettings(Settings):
+    """Everything that decides a training run."""
+
+    # what
+    data: str = Field("digits", description="name of the data set")
+    data_root: Path | None = Field(None, description="folder that holds the data sets")
+    download: bool = Field(True, description="download a named data set that is not here")
+    model: str | None = Field(None, description="name of a net, or net.py:MyNet")
+    model_option: dict[str, Any] = Field(default_factory=dict, description="options of the net, name=value")
+    recipe: str | None = Field(None, description="named settings to start from")
+    # pictures
+    size: tuple[int, int] | None = Field(None, description="height and width the net sees: 96 or 96x128")
+    fit: Literal["crop", "pad", "stretch"] = Field("stretch", description="how a picture is brought to that size")
+    mean: tuple[float, ...] | None = Field(None, description="subtracted, in units of 0-1; default: of the train set")
+    std: tuple[float, ...] | None = Field(None, description="divided by, in units of 0-1; default: of the train set")
+    augment: str = Field("none", description="such as shift:2,flip")
+    # split
+    validation: float = Field(0.1, ge=0, description="share (< 1) or number (>= 1) of train pictures; 0: none")
+    test: float = Field(0.15, ge=0, description="share or number of pictures, where there is no official test set")
+    train_range: str | None = Field(None, description="first:end of the train pictures that are used")
+    validation_range: str | None = Field(None, description="first:end of the train pictures that validate")
+    test_range: str | None = Field(None, description="first:end of the test pictures that are used")
+    # steps
+    epochs: int = Field(10, ge=1, description="passes over the train pictures")
+    batch_size: int = Field(128, ge=1, description="pictures a step")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="rule that changes the weights")
+    lr: float = Field(0.002, gt=0, allow_inf_nan=False, description="learning rate (its peak, where it changes)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    nesterov: bool = Field(False, description="sgd looks ahead")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of adam and adamw")
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="pull of the weights towards zero")
+    weight_decay_mode: Literal["auto", "coupled", "decoupled"] = Field(
+        "auto", description="coupled: added to the gradient (L2); decoupled: applied apart; auto: adamw decoupled"
+    )
+    schedule: Literal["constant", "step", "cosine", "one-cycle", "triangular"] = Field(
+        "constant", description="how the learning rate changes with the step"
+    )
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps in which the rate rises to its peak")
+    step_epochs: int = Field(10, ge=1, description="schedule step: epochs between falls")
+    step_factor: float = Field(0.1, gt=0, le=1, description="schedule step: factor of each fall")
+    loss: Literal["cross-entropy", "binary-cross-entropy", "mean-squared-error"] = Field(
+        "cross-entropy", description="binary-cross-entropy and mean-squared-error are against one-hot, on sigmoids"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes weigh more")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights, which is then used")
+    early_stop: int | None = Field(None, ge=1, description="stop after so many epochs without a better validation")
+    init: Literal["default", "xavier-uniform", "kaiming-normal"] = Field(
+        "default", description="first weights of convolutions and linear layers; default: as torch or the net does"
+    )
+    recompute_batchnorm: Literal["auto", "on", "off"] = Field(
+        "auto", description="BatchNorm statistics measured anew after training; auto: for batches under 8"
+    )
+    # machine
+    seed: int = Field(0, ge=0, lt=2**63, description="same seed, same machine, same bits")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the arithmetic")
+    threads: int = Field(0, ge=0, description="0 chooses")
+    # files
+    out: Path | None = Field(None, description="exactly this folder; default: runs/<data>-<model>-<n>")
+    save_every: str | None = Field(None, description="also save within an epoch: 200 (steps) or 60s")
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        if isinstance(value, int):
+            value = (value, value)
+        elif isinstance(value, str):
+            parts = value.lower().split("x")
+            value = (parts[0], parts[-1])
+            if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
+                raise ValueError("a size is written 96 or 96x128")
+        if value is not None and not all(1 <= int(side) <= 4096 for side in value):
+            raise ValueError("a side must be 1 to 4096 pixels")
+        return value
+
+    @field_validator("mean", "std", "betas", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part for part in value.replace(" ", "").split(",") if part)
+        if isinstance(value, (int, float)):
+            return (value,)
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _std(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and any(not number > 0 for number in value):
+            raise ValueError("every std must be above 0")
+        return value
+
+    @field_validator("validation", "test")
+    @classmethod
+    def _share_or_number(cls, value: float) -> float:
+        if value >= 1 and value != int(value):
+            raise ValueError("a share is under 1, a number of pictures is whole")
+        return value
+
+    @field_validator("train_range", "validation_range", "test_range")
+    @classmethod
+    def _range(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_range(value)
+        return value
+
+    @field_validator("save_every", mode="before")
+    @classmethod
+    def _save_every(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        text = str(value)
+        if not text.removesuffix("s").isdigit() or int(text.removesuffix("s")) < 1:
+            raise ValueError("write a number of steps (200) or of seconds (60s)")
+        return text
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainSettings:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std are given together or not at all: add --mean or --std")
+        return self
+
+    @property
+    def output(self) -> str:
+        """How probabilities are made of logits: `softmax`, or `sigmoid` for the losses against one-hot."""
+        return "softmax" if self.loss == "cross-entropy" else "sigmoid"
+
+    @property
+    def decay_is_decoupled(self) -> bool:
+        """Whether weight decay is applied apart from the gradient."""
+        if self.weight_decay_mode == "auto":
+            return self.optimizer == "adamw"
+        return self.weight_decay_mode == "decoupled"
+
+
+def parse_range(text: str) -> slice:
+    """Read `first:end`, `:end` or `first:` as a slice of whole numbers from 0. Raises ValueError."""
+    first, colon, end = text.partition(":")
+    if not colon or any(part and not part.strip().isdigit() for part in (first, end)):
+        raise ValueError("a range is written first:end, such as 0:20000 or :5000")
+    chosen = slice(int(first) if first else 0, int(end) if end else None)
+    if chosen.stop is not None and chosen.stop <= chosen.start:
+        raise ValueError(f"the range {text} is empty")
+    return chosen
+
+
+# A setting that does nothing beside others: (name, the rule it needs, does it have an effect?)
+_EFFECT: tuple[tuple[str, str, Any], ...] = (
+    ("momentum", "optimizer sgd", lambda s: s.optimizer == "sgd"),
+    ("nesterov", "optimizer sgd with momentum", lambda s: s.optimizer == "sgd" and s.momentum > 0),
+    ("betas", "optimizer adam or adamw", lambda s: s.optimizer != "sgd"),
+    ("weight_decay_mode", "a weight_decay above 0", lambda s: s.weight_decay > 0),
+    ("step_epochs", "schedule step", lambda s: s.schedule == "step"),
+    ("step_factor", "schedule step", lambda s: s.schedule == "step"),
+    ("label_smoothing", "loss cross-entropy", lambda s: s.loss == "cross-entropy"),
+    ("early_stop", "a validation set", lambda s: s.validation > 0 or s.validation_range is not None),
+)
+
+
+def without_effect(settings: TrainSettings) -> list[tuple[str, str]]:
+    """Return the settings that differ from their default but do nothing beside the others, with what they need."""
+    idle = []
+    for name, needs, has_effect in _EFFECT:
+        default = TrainSettings.model_fields[name].default
+        if getattr(settings, name) != default and not has_effect(settings):
+            idle.append((name, needs))
+    return idle

@@ -1,0 +1,247 @@
+"""From settings to data and net: everything that can be refused is refused here, before a run folder is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from striate.data import augment
+from striate.data.batches import Batches
+from striate.data.builtin import load_named
+from striate.data.dataset import Dataset, Images, Parts
+from striate.data.preprocess import Preprocess, measure
+from striate.data.split import Split, make_split
+from striate.device import Plan, available_threads, choose_device, key, make_plan, processor_flags
+from striate.errors import DataError, UsageError
+from striate.models.registry import create_model
+from striate.models.initialise import initialise
+from striate.models.summary import Summary, check_fits, summarise
+from striate.models.user import instantiate, load_class, take_logits
+from striate.settings.train import TrainSettings, parse_range
+from striate.training.loop import Learner
+from striate.training.optim import WeightAverage, balanced_weights, make_loss, make_optimizer, rate
+
+OWN = "own:"  # prefix of settings.model for a user's module, of which only the class name is kept
+Report = Callable[[str], None]
+
+
+@dataclass
+class Material:
+    """The data of a run: as their maker gives them, split, and the train pictures at the net's size."""
+
+    parts: Parts
+    split: Split
+    preprocess: Preprocess
+    train_images: Images
+    threads: int
+
+    def pictures(self, split: str) -> tuple[Dataset, Images, np.ndarray]:
+        """Return the part that holds `split`, its pictures at the net's size (n, H, W, C), and their indices."""
+        part, indices = self.split.of(self.parts, split)
+        if part is self.parts.train:
+            return part, self.train_images[indices], indices
+        return part, self.preprocess.geometry_all(part.images[indices], self.threads), indices
+
+
+def prepare_material(settings: TrainSettings, data: Parts | None, split: Split | None, report: Report) -> Material:
+    """Find the data, split them, bring them to the net's size, and measure mean and std on the train split.
+
+    `data` given: used as they are; `split` given (by resume): used as it is.
+    """
+    parts = data or load_named(settings.data, settings.data_root, settings.download, report)
+    split = split or make_split(
+        parts,
+        validation=settings.validation,
+        test=settings.test,
+        seed=settings.seed,
+        **{name: _range(getattr(settings, name)) for name in ("train_range", "validation_range", "test_range")},
+    )
+    if settings.batch_size > len(split.train):
+        raise UsageError(
+            f"a batch of {settings.batch_size} is larger than the data",
+            f"{len(split.train)} pictures are left to train on",
+            f"use --batch-size {len(split.train)} or less",
+        )
+    channels = parts.train.channels
+    size = settings.size or parts.train.size
+    threads = settings.threads or available_threads()
+    unmeasured = Preprocess(size, settings.fit, channels, (0.0,) * channels, (255.0,) * channels)
+    train_images = _writable(unmeasured.geometry_all(parts.train.images, threads))
+    if settings.mean is not None and settings.std is not None:
+        mean, std = (_per_channel(name, getattr(settings, name), channels) for name in ("mean", "std"))
+    else:
+        mean, std = measure(train_images[split.train])
+    preprocess = Preprocess(size, settings.fit, channels, tuple(mean), tuple(std))
+    return Material(parts, split, preprocess, train_images, threads)
+
+
+@dataclass
+class NetParts:
+    """A net that fits the data, with what was said about it."""
+
+    net: nn.Module
+    name: str | None  # the registry's, or None for a user's own
+    options: dict[str, Any]
+    summary: Summary
+    notes: list[str]
+
+
+def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetParts:
+    """Build the net from a key of the seed, and run it once on two empty pictures before anything else happens.
+
+    `own` is a user's module or its class. Raises UsageError naming the layer that does not fit.
+    """
+    classes, channels = len(material.parts.train.classes), material.preprocess.channels
+    size = material.preprocess.size
+    shape = (channels, *size)
+    notes: list[str] = []
+    torch.manual_seed(key(settings.seed, "init"))
+    if own is None and settings.model is not None and ".py:" in settings.model:
+        own = load_class(settings.model)
+    if own is None:
+        if settings.model is None or settings.model.startswith(OWN):
+            raise UsageError(
+                f"this run's net is your own class {(settings.model or '').removeprefix(OWN)}",
+                "a run folder holds weights, never code",
+                "give it: --model net.py:MyNet, or model=MyNet() in Python",
+            )
+        net = create_model(settings.model, classes, channels, size, **settings.model_option)
+    else:
+        if settings.model_option and isinstance(own, nn.Module):
+            raise UsageError("--model-option has no effect on a module that is already built", "", "set it in your class")
+        net = own if isinstance(own, nn.Module) else instantiate(own, classes, channels, size, **settings.model_option)
+        note = take_logits(net, shape)
+        if note:
+            notes.append(note)
+    last_batch = len(material.split.train) % settings.batch_size or settings.batch_size
+    check_fits(net, shape, classes, smallest_batch=min(2, last_batch))
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise UsageError("the net has nothing to train", "no parameter asks for a gradient", "add a layer with weights")
+    initialise(net, settings.init)
+    name = settings.model if own is None else None
+    return NetParts(net, name, dict(settings.model_option), summarise(net, shape), notes)
+
+
+def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts, plan: Plan | None) -> Learner:
+    """Choose device and plan, move the net there, and build optimizer, loss, schedule and batches.
+
+    `plan` given (by resume): replayed, so that the same bits come out.
+    """
+    device, note = choose_device(settings.device)
+    if note:
+        parts.notes.append(note)
+    plan = plan or make_plan(
+        device,
+        precision=settings.precision,
+        threads=settings.threads,
+        step_macs=parts.summary.macs * settings.batch_size,
+        has_convolution=any(isinstance(module, nn.Conv2d) for module in parts.net.modules()),
+        flags=processor_flags(),
+        available_threads=available_threads(),
+    )
+    torch.set_num_threads(plan.threads)
+    net = parts.net.to(device=device, memory_format=plan.memory_format)  # type: ignore[call-overload]
+    split, train = material.split, material.parts.train
+    batches = Batches(
+        material.train_images,
+        train.labels,
+        split.train,
+        material.preprocess,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        device=device,
+        operations=augment.parse(settings.augment),
+    )
+    weights = None
+    if settings.class_weights == "balanced":
+        weights = balanced_weights(torch.from_numpy(train.labels[split.train]), len(train.classes))
+    return Learner(
+        net=net,
+        optimizer=make_optimizer(
+            net,
+            settings.optimizer,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            decoupled=settings.decay_is_decoupled,
+        ),
+        loss=make_loss(
+            settings.loss,
+            len(train.classes),
+            device,
+            label_smoothing=settings.label_smoothing,
+            class_weights=weights,
+        ),
+        rate=_schedule(settings, len(batches)),
+        batches=batches,
+        plan=plan,
+        device=device,
+        seed=settings.seed,
+        clip=settings.clip,
+        average=WeightAverage(net, settings.ema) if settings.ema is not None else None,
+    )
+
+
+def as_parts(data: Any, name: str = "arrays") -> Parts:
+    """Turn what striate.train accepts as data into Parts: Parts, a Dataset, or (images, labels).
+
+    Raises DataError for anything else.
+    """
+    if isinstance(data, Parts):
+        return data
+    if isinstance(data, Dataset):
+        return Parts(data.name, data)
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return Parts(name, Dataset.from_arrays(data[0], data[1], name=name))
+    raise DataError(
+        f"cannot train on a {type(data).__name__}",
+        "expected the name of a data set, (images, labels), a striate.Dataset or striate.Parts",
+        'write striate.train((images, labels)), or striate.train("mnist")',
+    )
+
+
+def _schedule(settings: TrainSettings, steps_per_epoch: int) -> Callable[[int], float]:
+    total = steps_per_epoch * settings.epochs
+
+    def rate_of(step: int) -> float:
+        return rate(
+            step,
+            total,
+            schedule=settings.schedule,
+            peak=settings.lr,
+            warmup=settings.warmup,
+            steps_per_epoch=steps_per_epoch,
+            step_epochs=settings.step_epochs,
+            step_factor=settings.step_factor,
+        )
+
+    return rate_of
+
+
+def _range(text: str | None) -> slice | None:
+    return None if text is None else parse_range(text)
+
+
+def _per_channel(name: str, given: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    if len(given) not in (1, channels):
+        raise UsageError(
+            f"--{name} has {len(given)} numbers",
+            f"the pictures have {channels} channels",
+            f"give one number, or {channels} with commas",
+        )
+    numbers = given if len(given) == channels else given * channels
+    return tuple(number * 255.0 for number in numbers)
+
+
+def _writable(images: Images) -> Images:
+    # torch.from_numpy wants writable memory; a map of a file is not.
+    return images if images.flags.writeable else images.copy()
+
+
