@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from striate.errors import UsageError
 
-# Below this many multiply-adds in a training step the second thread costs more in hand-over than it brings
-# (benchmarks/threads.py; docs/numbers.md, "Threads").
+# Below this many multiply-adds in a training step, handing work to a second thread and to oneDNN's kernels costs more
+# than it brings (benchmarks/small_steps.py; docs/numbers.md, "Small steps").
 SMALL_STEP_MACS = 4_000_000
 
 
@@ -87,6 +89,7 @@ class Plan:
     precision: str
     channels_last: bool
     threads: int
+    onednn: bool
     reason: str
 
     @property
@@ -98,14 +101,22 @@ class Plan:
         """Return the context in which forward and loss run; it does nothing in fp32."""
         return torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Compute with the plan's threads and kernels inside a `with`; afterwards as before."""
+        backend: Any = torch.backends.mkldnn
+        threads, onednn = torch.get_num_threads(), backend.enabled
+        torch.set_num_threads(self.threads)
+        backend.enabled = self.onednn
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            backend.enabled = onednn
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
-        return {
-            "precision": self.precision,
-            "channels_last": self.channels_last,
-            "threads": self.threads,
-            "reason": self.reason,
-        }
+        return asdict(self)
 
 
 def make_plan(
@@ -132,19 +143,18 @@ def make_plan(
             "it has neither AVX512_BF16 nor AMX; bf16 would be emulated, tens of times slower",
             "use --precision fp32",
         )
+    small = device.type == "cpu" and step_macs < SMALL_STEP_MACS
     if threads > 0:
         reasons.append("threads as asked")
-    elif device.type != "cpu":
-        threads = available_threads
-    elif step_macs < SMALL_STEP_MACS:
+    elif small:
         threads = 1
-        reasons.append(f"a step of {step_macs / 1e6:.1f} million multiply-adds is too small to share")
     else:
         threads = available_threads
-        reasons.append("all cores")
+    if small:
+        reasons.append(f"plain kernels: a step of {step_macs / 1e6:.1f} million multiply-adds is small")
     channels_last = has_convolution and device.type != "mps"
     layout = "channels-last" if channels_last else "plain layout"
-    return Plan(precision, channels_last, threads, ", ".join([layout, *reasons]))
+    return Plan(precision, channels_last, threads, not small, ", ".join([layout, *reasons]))
 
 
 def available_threads() -> int:

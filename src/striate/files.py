@@ -82,7 +82,12 @@ class Lock:
         self._stream: Any = None
 
     def __enter__(self) -> Lock:
-        self._stream = open(self.path, "a+", encoding="utf-8")
+        try:
+            self._stream = open(self.path, "a+", encoding="utf-8")
+        except OSError as error:
+            raise StriateError(
+                f"could not lock {self.path.parent}", error.strerror or str(error), "check that the folder is writable"
+            ) from error
         try:
             _lock_stream(self._stream)
         except OSError:
@@ -99,9 +104,10 @@ class Lock:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
+        # The file stays: were it removed, one process could hold the old file's lock and another a new file's.
         with contextlib.suppress(OSError):
-            self.path.unlink()
+            self._stream.truncate(0)
+        self._stream.close()
 
 
 def _lock_stream(stream: Any) -> None:

@@ -53,9 +53,7 @@ def test_parameter_counts_of_the_articles(name: str, count: int) -> None:
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    channels=st.integers(1, 6), classes=st.integers(1, 20), height=st.integers(12, 60), width=st.integers(12, 60)
-)
+@given(channels=st.integers(1, 6), classes=st.integers(1, 20), height=st.integers(12, 60), width=st.integers(12, 60))
 def test_parameter_counts_by_hand(channels: int, classes: int, height: int, width: int) -> None:
     def count(name: str, **options: Any) -> int:
         with torch.device("meta"):
@@ -147,4 +145,6 @@ def test_alexnet_at_96_pixels_repeats_each_value_nine_times() -> None:
 def test_alexnet_drops_out_before_each_hidden_layer() -> None:
     kinds = [type(layer).__name__ for layer in AlexNet(10, 3, 64, hidden=(8, 4), dropout=0.25).classifier]
     assert kinds == ["Dropout", "Linear", "ReLU", "Dropout", "Linear", "ReLU", "Linear"]
-    assert [layer.p for layer in AlexNet(10, 3, 64, hidden=(8,), dropout=0.25).modules() if hasattr(layer, "p")] == [0.25]
+    assert [layer.p for layer in AlexNet(10, 3, 64, hidden=(8,), dropout=0.25).modules() if hasattr(layer, "p")] == [
+        0.25
+    ]

@@ -8,8 +8,7 @@ import pytest
 from torch import nn
 
 from striate.errors import UsageError
-from striate.models import create_model, describe_model, list_models, model_options
-from striate.models import registry
+from striate.models import create_model, describe_model, list_models, model_options, registry
 from striate.models.registry import convert_options, native_shape, option_choices, register
 
 
@@ -43,7 +42,7 @@ def test_a_name_taken_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 
     register("other")(Other)
     assert registry.model_class("other") is Other
-    with pytest.raises(ValueError, match="two nets are called 'lenet5': LeNet5 and .*Other"):
+    with pytest.raises(ValueError, match=r"two nets are called 'lenet5': LeNet5 and .*Other"):
         register("lenet5")(Other)
 
 

@@ -32,7 +32,8 @@ def _compare(runs: list[str], **flags: Any) -> None:
     rows = compare_runs(runs)
     names = distinct_names([row["name"] for row in rows])
     draw_curves(settings.out, runs, names)
-    source, answers = None, {}
+    source: Source | None = None
+    answers: dict[str, Any] = {}
     if a_picture[1]:
         source, answers = ask_all(settings, runs, names)
         first = next(iter(answers.values()))

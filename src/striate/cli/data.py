@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import typer
 import typer.main
 
 from striate.cli.flags import CONTEXT, argument, given_values, make_command, settings_flags
-from striate.cli.group import LazyGroup
+from striate.cli.group import LazyGroup, Verbs
 from striate.cli.output import hint, printable, say, say_json, say_table
 from striate.settings.base import build
 from striate.settings.layers import environment_layers, from_text
 from striate.settings.verbs import (
     FROM_ENVIRONMENT,
+    DataAddSettings,
     DataListSettings,
     DataShowSettings,
     choose_indices,
@@ -28,7 +29,7 @@ LABELS_PRINTED = 100
 class DataGroup(LazyGroup):
     """The verbs of `striate data`."""
 
-    verbs = {
+    verbs: ClassVar[Verbs] = {
         "ls": ("striate.cli.data:data_ls", "List the named data sets and where each is found"),
         "show": ("striate.cli.data:data_show", "Draw pictures of a data set with their labels, without training"),
         "add": ("striate.cli.data:data_add", "Take in a data file that you got by hand"),
@@ -45,14 +46,18 @@ def _list(**flags: Any) -> None:
     if settings.as_json:
         say_json({"format": 1, "data": sets})
         return
-    rows = [[_cell(row[column]) for column in sets[0]] for row in sets]
-    say_table(list(sets[0]), rows)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return "x".join(str(part) for part in value) if isinstance(value, (tuple, list)) else str(value)
+    rows = [
+        (
+            row["name"],
+            f"{row['pictures']:,}",
+            str(row["classes"]),
+            "x".join(str(side) for side in row["size"]),
+            row["licence"],
+            row["where"],
+        )
+        for row in sets
+    ]
+    say_table(("name", "pictures", "classes", "size", "licence", "where"), rows, right=(1, 2))
 
 
 def _show(name: str, **flags: Any) -> None:
@@ -77,11 +82,12 @@ def _show(name: str, **flags: Any) -> None:
     hint(f"drawn: {printable(str(path))}")
 
 
-def _add(files: list[str]) -> None:
-    from striate.data.builtin import add_file
+def _add(files: list[str], **flags: Any) -> None:
+    settings, _ = build(DataAddSettings, [("flag", given_values(flags))])
+    from striate.data.adding import add_file
 
     for file in files:
-        say(printable(add_file(Path(file))))
+        say(printable(add_file(Path(file), settings.data)))
 
 
 data_ls = make_command(
@@ -98,7 +104,10 @@ data_show = make_command(
 data_add = make_command(
     "add",
     _add,
-    [argument("files", "FILE", "Files as the data set's maker serves them.", many=True)],
+    [
+        argument("files", "FILE", "Files as the data set's maker serves them.", many=True),
+        *settings_flags(DataAddSettings),
+    ],
     "Take in data files that you got by hand: recognise them, check them, copy them into the cache.",
 )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+import threading
 import traceback
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, TextIO
 
@@ -31,12 +34,17 @@ def raise_terminated(signum: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def listen_for_sigterm() -> None:
+@contextlib.contextmanager
+def sigterm_unwinds() -> Iterator[None]:
     """Make SIGTERM unwind; training puts its own handler in place while it runs."""
-    try:
-        signal.signal(signal.SIGTERM, raise_terminated)
-    except ValueError:  # not the main thread: the caller's business
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers: the caller's business
         return
+    before = signal.signal(signal.SIGTERM, raise_terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def tell(error: BaseException, *, debug: bool = False, stream: TextIO | None = None) -> int:

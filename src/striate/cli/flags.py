@@ -14,21 +14,46 @@ import typer.main
 
 from striate.settings.base import Settings
 
+# typer carries its own copy of click, or uses the installed one, depending on its version: found through BadParameter,
+# which is public in both.
+TYPER_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class VerbCommand(typer.core.TyperCommand):
     """A command whose help lists its flags in sections."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the flags; an error knows the verb it is about, which typer leaves out of some."""
+        try:
+            return super().parse_args(ctx, args)
+        except TYPER_USAGE_ERROR as error:
+            if getattr(error, "ctx", None) is None:
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the words after the command's name: `[OPTIONS] RUN [PICTURE]...`."""
+        pieces = ["[OPTIONS]"]
+        for parameter in self.get_params(ctx):
+            if parameter.param_type_name == "argument":
+                piece = str(parameter.metavar) if parameter.required else f"[{parameter.metavar}]"
+                pieces.append(piece + ("..." if parameter.nargs != 1 else ""))
+        return pieces
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, then flags section by section."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
-                default = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                name = getattr(parameter, "rich_help_panel", None) or default
-                sections.setdefault(name, []).append(record)
+            if parameter.param_type_name == "argument":
+                # typer would put a type behind the name: "RUN <str>".
+                sections.setdefault("Arguments", []).append(
+                    (str(parameter.metavar), getattr(parameter, "help", "") or "")
+                )
+            elif record is not None:
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or "Options", []).append(record)
         for name in sorted(sections, key=lambda name: (name != "Arguments", name == "Options")):
             with formatter.section(name):
                 formatter.write_dl(sections[name])
@@ -55,7 +80,7 @@ def argument(name: str, metavar: str, description: str, *, required: bool = True
     kind = list[str] if many else str
     if required:
         return _parameter(name, Annotated[kind, typer.Argument(metavar=metavar, help=description)], required=True)
-    told = typer.Argument(metavar=f"[{metavar}]", help=description, show_default=False)
+    told = typer.Argument(metavar=metavar, help=description, show_default=False)
     return _parameter(name, Annotated[kind | None, told])
 
 
@@ -127,7 +152,7 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 def _with_default(description: str, default: Any) -> str:
-    if default is None or isinstance(default, bool) and not default or "default" in description:
+    if default is None or (isinstance(default, bool) and not default) or "default" in description:
         return description
     if isinstance(default, bool):
         default = "yes"

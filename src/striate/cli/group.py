@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import typer.core
 
@@ -16,7 +16,7 @@ Verbs = Mapping[str, tuple[str, str]]  # verb → (module:attribute that holds i
 class LazyGroup(typer.core.TyperGroup):
     """A typer group whose verbs stand in `verbs`."""
 
-    verbs: Verbs = {}
+    verbs: ClassVar[Verbs] = {}
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the verbs in the table's order."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 import typer.core
 import typer.main
 
-from striate.cli.errors import Terminated, listen_for_sigterm, tell
+from striate.cli.errors import Terminated, sigterm_unwinds, tell
 from striate.cli.group import LazyGroup, Verbs
 from striate.cli.output import COMMAND_LINE
 
@@ -32,7 +33,7 @@ EPILOG = "Start with: striate train digits"
 class RootGroup(LazyGroup):
     """The verbs of striate."""
 
-    verbs = VERBS
+    verbs: ClassVar[Verbs] = VERBS
 
 
 def build() -> Any:
@@ -41,7 +42,6 @@ def build() -> Any:
         cls=RootGroup,
         add_completion=False,
         rich_markup_mode=None,
-        invoke_without_command=True,
         subcommand_metavar="COMMAND [ARGS]...",
         help="Train, test and ask convolutional image classifiers (CNNs).",
         epilog=EPILOG,
@@ -50,19 +50,23 @@ def build() -> Any:
 
     @app.callback()
     def root(
-        context: typer.Context,
-        version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+        version: Annotated[
+            bool,
+            typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version),
+        ] = False,
         debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks; anywhere on the line.")] = False,
     ) -> None:
-        if version:
-            from striate import __version__
-
-            sys.stdout.write(f"striate {__version__}\n")
-            raise typer.Exit(0)
-        if context.invoked_subcommand is None:
-            sys.stdout.write(context.get_help() + "\n")
+        return  # `run` takes --debug out before typer sees it
 
     return typer.main.get_command(app)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from striate import __version__
+
+        sys.stdout.write(f"striate {__version__}\n")
+        raise typer.Exit(0)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -71,13 +75,15 @@ def run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its code, not a traceback
             stream.reconfigure(errors="backslashreplace")
-    listen_for_sigterm()
     COMMAND_LINE.set(tuple(arguments))
     try:
-        command = build()
-        with command.make_context("striate", list(arguments)) as context:
-            command.invoke(context)
-        sys.stdout.flush()
+        with sigterm_unwinds(), warnings.catch_warnings():
+            if not debug:  # a bad picture is told in our words; Pillow's own remarks would bury them
+                warnings.filterwarnings("ignore", module="PIL")
+            command = build()
+            with command.make_context("striate", list(arguments) or ["--help"]) as context:
+                command.invoke(context)
+            sys.stdout.flush()
     except typer.Exit as leave:
         return _flushed(int(leave.exit_code))
     except BrokenPipeError:

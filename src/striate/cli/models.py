@@ -26,7 +26,7 @@ def _all(settings: ModelsSettings) -> None:
     from striate.errors import StriateError
     from striate.models.registry import describe_model
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in _names():
         try:
             parameters = count_parameters(name, settings)
@@ -78,8 +78,8 @@ def _one(name: str, settings: ModelsSettings) -> None:
             }
         )
         return
-    heading(f"{name}: {describe_model(name)}")
-    say(f"for pictures of {_shape(shape)} (channels x height x width) and {classes} classes")
+    heading(describe_model(name))
+    say(f"{name} for pictures of {_shape(shape)} (channels x height x width) and {classes} classes")
     say()
     rows = [
         (row.name, row.kind, _shape(row.output_shape), f"{row.parameters:,}", f"{row.macs:,}") for row in summary.rows

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 import sys
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
@@ -33,11 +34,13 @@ def _escape(character: str) -> str:
 
 def replace_surrogates(text: str) -> str:
     """Return text that UTF-8 can hold: bytes of a file name that were not UTF-8 become \\xff."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _is_odd(text) else text
+    return re.sub("[\ud800-\udfff]", _surrogate_as_text, text)
 
 
-def _is_odd(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+def _surrogate_as_text(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    # surrogateescape, with which Python reads file names, keeps the byte 0xff as U+DCFF
+    return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
 
 
 def cell_width(text: str) -> int:

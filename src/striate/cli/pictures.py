@@ -72,7 +72,8 @@ def walk(folder: str) -> list[str]:
             else:
                 others += 1
     if others:
-        hint(f"{printable(folder)}: {others} files passed over, which are no pictures by their suffix")
+        told = "1 file that is no picture by its" if others == 1 else f"{others} files that are no pictures by their"
+        hint(f"{printable(folder)}: passed over {told} suffix")
     if not found:
         raise DataError(f"{folder} holds no picture", "no file in it has a picture's suffix", "name the files")
     return sorted(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -18,6 +19,10 @@ from striate.settings.verbs import FROM_ENVIRONMENT, PredictSettings, refuse_idl
 
 FORMAT = 1
 SOME_FAILED = 3
+BLOCK = 500  # pictures asked at a time
+MOST_DRAWN = 400  # pictures on a sheet: more could not be told apart
+
+Drawn = tuple[Source, Any]  # a picture and its Answer
 
 
 def _predict(run: str, pictures: list[str] | None, **flags: Any) -> None:
@@ -40,22 +45,39 @@ def _predict(run: str, pictures: list[str] | None, **flags: Any) -> None:
     sources = from_paths(pictures or [])
     if settings.data is not None:
         sources += from_data_set(settings, [run])
-    answers = predictor.predict([source.content for source in sources])
-    results = [{**answer.to_json(), "source": source.name} for source, answer in zip(sources, answers, strict=True)]
+    results, to_draw = ask(predictor, sources, settings)
     if settings.as_json:
         say_json({"format": FORMAT, "model": predictor.name, "classes": list(predictor.classes), "results": results})
-    elif settings.as_jsonl:
-        for result in results:
-            say_json(result, one_line=True)
     elif settings.as_csv:
         say_rows(results)
-    else:
+    elif not settings.as_jsonl:
         say_answers(sources, results, settings.top)
     _name_the_bad(results, in_results=settings.as_json or settings.as_jsonl)
     if settings.plot is not None:
-        draw(settings.plot, predictor.name, sources, answers)
+        draw(settings.plot, predictor.name, to_draw)
     if any("error" in result for result in results):
         raise typer.Exit(SOME_FAILED)
+
+
+def ask(
+    predictor: Any, sources: Sequence[Source], settings: PredictSettings
+) -> tuple[list[dict[str, Any]], list[Drawn]]:
+    """Return the results in order, and what a plot needs; --jsonl writes each result as soon as it is known.
+
+    A block at a time, so that a folder of any size needs the memory of one block's pictures.
+    """
+    results: list[dict[str, Any]] = []
+    to_draw: list[Drawn] = []
+    for start in range(0, len(sources), BLOCK):
+        block = sources[start : start + BLOCK]
+        answers = predictor.predict([source.content for source in block])
+        for source, answer in zip(block, answers, strict=True):
+            results.append({**answer.to_json(), "source": source.name})
+            if settings.as_jsonl:
+                say_json(results[-1], one_line=True)
+            if settings.plot is not None and answer.error is None and len(to_draw) < MOST_DRAWN:
+                to_draw.append((source, answer))
+    return results, to_draw
 
 
 def say_rows(results: Sequence[dict[str, Any]]) -> None:
@@ -86,20 +108,19 @@ def say_answers(sources: Sequence[Source], results: Sequence[dict[str, Any]], to
         say_table(columns, rows, right=(columns.index("probability"),))
 
 
-def draw(path: Any, name: str, sources: Sequence[Source], answers: Sequence[Any]) -> None:
+def draw(path: Path, name: str, drawn: Sequence[Drawn]) -> None:
     """Draw one picture beside its probabilities, or several as a sheet with the answer below each."""
     from striate.report import plots
 
-    good = [(source, answer) for source, answer in zip(sources, answers, strict=True) if answer.error is None]
-    if not good:
+    if not drawn:
         return
-    if len(good) == 1:
-        source, answer = good[0]
+    if len(drawn) == 1:
+        source, answer = drawn[0]
         truth = f", truth {source.truth}" if source.truth is not None else ""
         plots.prediction(path, answer.seen, answer.probabilities, title=f"{printable(source.name)}{truth}")
     else:
-        told = [f"{answer.label} {percent(answer.probability, 1)}" for _, answer in good]
-        plots.sample_grid(path, [answer.seen for _, answer in good], told, title=f"answers of {name}")
+        told = [f"{answer.label} {percent(answer.probability, 1)}" for _, answer in drawn]
+        plots.sample_grid(path, [answer.seen for _, answer in drawn], told, title=f"answers of {name}")
     hint(f"drawn: {printable(str(path))}")
 
 

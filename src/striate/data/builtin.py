@@ -8,47 +8,23 @@ is never refused for another wrapper; where its unpacked bytes are not the offic
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from striate.data.adding import add_file as add_file
 from striate.data.dataset import Dataset, Parts
-from striate.data.named import IDX_NAMES, NAMED, PARQUET_NAMES, NamedFile, NamedSet
-from striate.data.readers import (
-    GET_ANOTHER,
-    Pictures,
-    read_cifar_binary,
-    read_idx,
-    read_idx_pair,
-    read_parquet,
-    read_parquet_classes,
-)
-from striate.errors import DataError, UsageError, unknown_name
-
-__all__ = ["NAMED", "add_file", "describe_named", "find_named", "load_named"]
-
-Report = Callable[[str], None]
+from striate.data.digests import Digests
+from striate.data.download import fetch
+from striate.data.lookup import Found, Report, cache_folder, data_roots, find_named, idx_digest, kept, locate, silent
+from striate.data.named import NAMED, NamedFile, NamedSet
+from striate.data.readers import GET_ANOTHER, Pictures, read_cifar_binary, read_idx_pair, read_parquet
+from striate.errors import DataError
 
 # The hub's table of CIFAR-100 misspells one class.
 _MISSPELT = {"cra": "crab"}
-
-
-def silent(line: str) -> None:
-    """Report nothing."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """Where a data set lies: `layout` is idx, binary, archive or parquet; `paths` in the order its reader wants."""
-
-    layout: str
-    paths: tuple[Path, ...]
 
 
 def load_named(name: str, root: Path | None = None, download: bool = True, report: Report = silent) -> Parts:
@@ -80,100 +56,40 @@ def load_named(name: str, root: Path | None = None, download: bool = True, repor
     return _load_found(named, found, report)
 
 
-def find_named(name: str) -> NamedSet:
-    """Return the named data set; `_` and capitals do not matter. Raises UsageError with the near names."""
-    named = NAMED.get(name.lower().replace("_", "-"))
-    if named is None:
-        raise unknown_name("data set", name, NAMED)
-    return named
+def download_named(named: NamedSet, report: Report = silent) -> None:
+    """Download the files of a data set that the user's cache does not have yet. Raises DataError, StriateError."""
+    folder = cache_folder() / named.name
+    missing = tuple(file for file in named.files if kept(folder, file) is None)
+    size = sum(file.size for file in missing) / 1e6
+    report(f"downloading {named.name}: {len(missing)} files, {size:.1f} MB, to {folder}")
+    for file in missing:
+        digests = Digests(file.sha256, file.md5, file.content_sha256)
+        fix = _by_hand(named, tuple(file for file in missing if kept(folder, file) is None))
+        fetch(file.urls, folder / file.name, digests, file.size, report=report, fix=fix)
 
 
-def cache_folder() -> Path:
-    """Return the folder of downloaded data sets in the user's cache, which may not exist yet."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("striate")) / "data"
-
-
-def data_roots(root: Path | None, report: Report = silent) -> Iterator[Path]:
-    """Yield the folders to look in, in order. Raises UsageError where `root` is given and is no folder."""
-    if root is not None:
-        if not Path(root).is_dir():
-            raise UsageError(f"--data-root {root} is no folder", "it holds data sets", "make it, or leave the flag out")
-        yield Path(root)
-    shared = os.environ.get("STRIATE_DATA", "")
-    if shared and Path(shared).is_dir():
-        yield Path(shared)
-    elif shared:
-        report(f"STRIATE_DATA names {shared}, which is no folder: passed over")
-    yield cache_folder()
-
-
-def locate(named: NamedSet, root: Path) -> Found | None:
-    """Find the files of a data set under `root`: in its own folders first, then lying directly in `root`.
-
-    All files must be there. Files lying in `root` itself that are another set's (told by the digest of the labels
-    or by the class names, since several sets share their file names) are passed over.
-    """
-    for folder in (*(root / name for name in named.folders), root):
-        if not folder.is_dir():
-            continue
-        found = _locate_idx(folder) if named.kind == "idx" else _locate_cifar(named, folder)
-        if found is not None and (folder != root or _belongs(named, found)):
-            return found
-    return None
-
-
-def _locate_idx(folder: Path) -> Found | None:
-    paths = tuple(path for name in IDX_NAMES if (path := idx_path(folder, name)) is not None)
-    return Found("idx", paths) if len(paths) == len(IDX_NAMES) else None
-
-
-def idx_path(folder: Path, name: str) -> Path | None:
-    """Return an IDX file under one of the names it goes by: plain, .gz, or with the dot that some archives have."""
-    for candidate in (name, f"{name}.gz", name.replace("-idx", ".idx")):
-        if (folder / candidate).is_file():
-            return folder / candidate
-    return None
-
-
-def _locate_cifar(named: NamedSet, folder: Path) -> Found | None:
-    # The quickest to read comes first.
-    binaries = ["train.bin", "test.bin"]
-    if len(named.classes) == 10:
-        binaries = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
-    if all((folder / name).is_file() for name in binaries):
-        return Found("binary", (folder,))
-    archive = folder / named.files[0].name
-    for path in (archive, archive.with_suffix("")):
-        if path.is_file():
-            return Found("archive", (path,))
-    tables = tuple(folder / name for name in PARQUET_NAMES)
-    return Found("parquet", tables) if all(path.is_file() for path in tables) else None
-
-
-def _belongs(named: NamedSet, found: Found) -> bool:
-    if found.layout == "parquet":
-        classes = read_parquet_classes(found.paths[0])
-        return classes is None or len(classes) == len(named.classes)
-    if found.layout != "idx":
-        return True
-    try:
-        digest = idx_digest(read_idx(found.paths[1]))
-    except DataError:
-        return True  # the reader will name what is broken
-    return not any(
-        other.name != named.name and other.kind == "idx" and other.files[1].content_sha256 == digest
-        for other in NAMED.values()
-    )
-
-
-def idx_digest(array: np.ndarray) -> str:
-    """SHA-256 of the unpacked IDX file that holds `array`, as hex."""
-    digest = hashlib.sha256(bytes((0, 0, 8, array.ndim)))
-    digest.update(np.array(array.shape, dtype=">u4").tobytes())
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def describe_named(root: Path | None = None) -> list[dict[str, Any]]:
+    """Describe every named data set: name, pictures, classes, size (H, W, C), licence, and where it was found."""
+    rows: list[dict[str, Any]] = []
+    roots = tuple(data_roots(root))
+    for named in NAMED.values():
+        found = next((found for folder in roots if (found := locate(named, folder)) is not None), None)
+        where = "not here: downloaded when first used, or striate data add FILE"
+        if named.kind == "embedded":
+            where = "inside scikit-learn"
+        elif found is not None:
+            where = str(found.paths[0] if found.layout in ("binary", "archive") else found.paths[0].parent)
+        rows.append(
+            {
+                "name": named.name,
+                "pictures": named.train + named.test,
+                "classes": len(named.classes),
+                "size": named.shape,
+                "licence": named.licence,
+                "where": where,
+            }
+        )
+    return rows
 
 
 def _load_digits(named: NamedSet) -> Parts:

@@ -17,7 +17,7 @@ Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==; the fingerprint compares contents
 class Dataset:
     """Pictures with labels.
 
@@ -33,10 +33,16 @@ class Dataset:
     sources: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != np.uint8:
+        if self.images.ndim != 4 or self.images.dtype != np.uint8 or not self.images.flags.c_contiguous:
             raise DataError(
                 f"{self.name}: pictures have shape {self.images.shape} and type {self.images.dtype}",
-                "a Dataset holds uint8 pictures of shape (N, H, W, C)",
+                "a Dataset holds uint8 pictures of shape (N, H, W, C), contiguous in memory",
+                "build it with Dataset.from_arrays, which converts by a stated rule",
+            )
+        if self.labels.ndim != 1 or self.labels.dtype != np.int64:
+            raise DataError(
+                f"{self.name}: labels have shape {self.labels.shape} and type {self.labels.dtype}",
+                "a Dataset holds int64 labels of shape (N,)",
                 "build it with Dataset.from_arrays, which converts by a stated rule",
             )
         if len(self.labels) != len(self.images):
@@ -94,23 +100,35 @@ class Dataset:
         has not; where both could be it, the array is refused. Labels: integers (N,) from 0, or one-hot (N, K).
         Raises DataError for anything else: nothing is guessed.
         """
-        pictures = _as_channels_last(np.asarray(images), name)
+        pictures = _as_channels_last(_as_array(images, "pictures", name), name)
         pictures = _as_uint8(pictures, name)
-        numbers = _as_numbers(np.asarray(labels), name)
+        numbers = _as_numbers(_as_array(labels, "labels", name), name)
         if classes is None:
             classes = [str(i) for i in range(int(numbers.max()) + 1 if len(numbers) else 0)]
         return cls(name, np.ascontiguousarray(pictures), numbers, tuple(str(c) for c in classes))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parts:
-    """A data set as its maker gives it: a train set, and a validation and a test set if there are official ones."""
+    """A data set as its maker gives it: a train set, and a validation and a test set if there are official ones.
+
+    Raises DataError where their class names differ: a label would mean another thing in each.
+    """
 
     name: str
     train: Dataset
     validation: Dataset | None = None
     test: Dataset | None = None
     licence: str = ""
+
+    def __post_init__(self) -> None:
+        for name, part in (("validation", self.validation), ("test", self.test)):
+            if part is not None and part.classes != self.train.classes:
+                raise DataError(
+                    f"{self.name}: the {name} set has classes {', '.join(part.classes[:5])} …",
+                    f"the train set has {', '.join(self.train.classes[:5])} …",
+                    "give every part the same class names in the same order",
+                )
 
     def part(self, name: str) -> Dataset:
         """Return `train`, `validation` or `test`. Raises DataError where the maker gave none."""
@@ -133,6 +151,16 @@ def check_labels(name: str, labels: Labels, num_classes: int) -> None:
             f"{num_classes} classes are numbered 0 to {num_classes - 1}",
             hint,
         )
+
+
+def _as_array(value: Any, kind: str, name: str) -> np.ndarray:
+    if hasattr(value, "detach"):  # a tensor, perhaps on another device or with a gradient
+        value = value.detach().cpu()
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        cause = str(error).splitlines()[0]
+        raise DataError(f"{name}: the {kind} are no array", cause, "pass an array of one shape and type") from error
 
 
 def _as_channels_last(images: np.ndarray, name: str) -> np.ndarray:
@@ -191,9 +219,10 @@ def _as_numbers(labels: np.ndarray, name: str) -> Labels:
         return labels.argmax(axis=1).astype(np.int64)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or not (
-        np.issubdtype(labels.dtype, np.integer) or (labels.size and (labels == np.rint(labels)).all())
-    ):
+    whole = labels.dtype.kind in "iub" or (
+        labels.dtype.kind == "f" and labels.size > 0 and bool((np.isfinite(labels) & (labels == np.rint(labels))).all())
+    )
+    if labels.ndim != 1 or not whole:
         raise DataError(
             f"{name}: labels have shape {labels.shape} and type {labels.dtype}",
             "expected integers of shape (N,) from 0, or one-hot (N, K)",

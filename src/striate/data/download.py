@@ -8,8 +8,6 @@ Connections use httpx, which takes proxies from the environment.
 from __future__ import annotations
 
 import contextlib
-import gzip
-import hashlib
 import json
 import os
 import re
@@ -17,14 +15,14 @@ import shutil
 import sys
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
+from striate.data.digests import Digests
 from striate.errors import DataError, LockHeld, StriateError
 from striate.files import Lock, sync_directory
 
@@ -32,40 +30,6 @@ Report = Callable[[str], None]
 Progress = Callable[[int, int | None], None]
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
-_PIECE = 1 << 16
-# The largest file packed alone unpacks to 47 MB; this bounds the time that a hostile one can take.
-_MOST_UNPACKED = 1 << 30
-
-
-@dataclass(frozen=True)
-class Digests:
-    """What a good file has, as hex, "" where not known. One that holds is enough; at least one must be given.
-
-    `content_sha256` is of the unpacked bytes: a mirror may have packed the same content anew.
-    """
-
-    sha256: str = ""
-    md5: str = ""
-    content_sha256: str = ""
-
-    def problem(self, path: Path) -> str:
-        """Return "" for a good file, otherwise a sentence on what is wrong. Raises ValueError without a digest."""
-        problems = []
-        for name, expected in (("SHA-256", self.sha256), ("MD5", self.md5)):
-            if expected:
-                with open(path, "rb") as stream:
-                    got = hashlib.file_digest(stream, name.replace("-", "").lower()).hexdigest()
-                if got == expected:
-                    return ""
-                problems.append(f"{name} is {got}, expected {expected}")
-        if self.content_sha256:
-            got = _content_sha256(path)
-            if got == self.content_sha256:
-                return ""
-            problems.append(f"SHA-256 of the unpacked bytes is {got}, expected {self.content_sha256}")
-        if not problems:
-            raise ValueError("no digest is known to check the file with")
-        return "; ".join(problems)
 
 
 @dataclass(frozen=True)
@@ -243,14 +207,13 @@ class _Download:
 
     def _append(self, response: Any, offset: int, total: int | None, slowest: float) -> None:
         window_start, window_bytes, done = time.monotonic(), 0, offset
-        with _writing(self.part):
-            stream = open(self.part, "r+b" if offset else "wb")
-        with stream:
+        with _opened(self.part, "r+b" if offset else "wb") as stream:
             with _writing(self.part):
                 stream.seek(offset)
                 stream.truncate()
             # Raw: a server that marks a .gz file as compressed for the journey must not have it unpacked here.
-            for piece in response.iter_raw(_PIECE):
+            # Without a chunk size, which would hold back what comes slowly until there is a chunk of it.
+            for piece in response.iter_raw():
                 with _writing(self.part):
                     stream.write(piece)
                 done += len(piece)
@@ -315,22 +278,6 @@ def _total(response: Any, offset: int) -> int | None:
     return offset + int(length) if length.isdigit() else None
 
 
-def _content_sha256(path: Path) -> str:
-    """SHA-256 of what a gzip file holds, or of the file itself if it is not gzipped, or why there is none."""
-    digest, left = hashlib.sha256(), _MOST_UNPACKED
-    try:
-        with open(path, "rb") as plain:
-            packed = plain.read(2) == b"\x1f\x8b"
-            plain.seek(0)
-            stream: Any = gzip.open(plain, "rb") if packed else plain
-            while left > 0 and (piece := stream.read(1 << 20)):
-                digest.update(piece)
-                left -= len(piece)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        return f"not to be had ({error})"
-    return digest.hexdigest()
-
-
 def _client(patience: Patience, name: str) -> Any:
     import httpx
 
@@ -356,13 +303,17 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _opened(path: Path, mode: str) -> IO[bytes]:
+    with _writing(path):
+        return open(path, mode)
+
+
 @contextmanager
 def _waited_lock(destination: Path, seconds: float, report: Report) -> Iterator[None]:
     lock, deadline, told = Lock(destination.parent), time.monotonic() + seconds, False
     while True:
         try:
-            with _writing(lock.path):
-                lock.__enter__()
+            lock.__enter__()
             break
         except LockHeld as error:
             if time.monotonic() > deadline:

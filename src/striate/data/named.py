@@ -50,23 +50,25 @@ PARQUET_NAMES = ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet")
 
 
 def _idx_files(mirrors: tuple[str, ...], table: str) -> tuple[NamedFile, ...]:
-    """Build the four files of an IDX set from lines of size, md5 and the unpacked bytes' sha256."""
-    rows = [line.split() for line in table.strip().splitlines()]
-    return tuple(
-        NamedFile(
-            f"{name}.gz", tuple(f"{m}{name}.gz" for m in mirrors), int(row[0]), row[1], content_sha256="".join(row[2:])
-        )
-        for name, row in zip(IDX_NAMES, rows, strict=True)
-    )
+    """Build the four files of an IDX set from lines of size, MD5, SHA-256, SHA-256 unpacked ("-": not known)."""
+    files = []
+    for stem, line in zip(IDX_NAMES, table.strip().splitlines(), strict=True):
+        size, *digests = ("" if word == "-" else word for word in line.split())
+        files.append(NamedFile(f"{stem}.gz", tuple(f"{mirror}{stem}.gz" for mirror in mirrors), int(size), *digests))
+    return tuple(files)
 
 
 _MNIST_FILES = _idx_files(
-    ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+    (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        "https://raw.githubusercontent.com/fgnt/mnist/master/",
+    ),
     """
-    9912422 f68b3c2dcbeaaa9fbdd348bbdeb94873 ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db
-    28881 d53e105ee54ea40749a09fcbcd1e9432 65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5
-    1648877 9fb629c4189551a2d022fa330f9573f3 0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7
-    4542 ec29112dd5afa0611ce80d1b7f02629c ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2
+    9912422 f68b3c2dcbeaaa9fbdd348bbdeb94873 - ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db
+    28881 d53e105ee54ea40749a09fcbcd1e9432 - 65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5
+    1648877 9fb629c4189551a2d022fa330f9573f3 - 0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7
+    4542 ec29112dd5afa0611ce80d1b7f02629c - ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2
     """,
 )
 _FASHION_FILES = _idx_files(
@@ -76,19 +78,21 @@ _FASHION_FILES = _idx_files(
         "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
     ),
     """
-    26421880 8d4fb7e6c68d591d4c3dfef9ec88bf0d c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888
-    29515 25c81989df183df01b3e8a0aad5dffbe bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9
-    4422102 bef4ecab320f06d8554ea6380940ec79 5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b
-    5148 bb300cfdad3c16e7a12a480ee83cd310 0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34
+    26421880 8d4fb7e6c68d591d4c3dfef9ec88bf0d - c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888
+    29515 25c81989df183df01b3e8a0aad5dffbe - bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9
+    4422102 bef4ecab320f06d8554ea6380940ec79 - 5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b
+    5148 bb300cfdad3c16e7a12a480ee83cd310 - 0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34
     """,
 )
 _KMNIST_FILES = _idx_files(
+    # Its maker's server is the only one known; the second address is for a certificate that has run out. The digest
+    # decides what is kept, however it came.
     ("https://codh.rois.ac.jp/kmnist/dataset/kmnist/", "http://codh.rois.ac.jp/kmnist/dataset/kmnist/"),
     """
-    18165135 bdb82020997e1d708af4cf47b453dcf7
-    29497 e144d726b3acfaa3e44228e80efcd344
-    3041136 5c965bf0a639b31b8f53240b1b52f4d7
-    5120 7320c461ea6c1c855c0b718fb2a4b134
+    18165135 bdb82020997e1d708af4cf47b453dcf7 51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4 -
+    29497 e144d726b3acfaa3e44228e80efcd344 e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17 -
+    3041136 5c965bf0a639b31b8f53240b1b52f4d7 edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5 -
+    5120 7320c461ea6c1c855c0b718fb2a4b134 20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c -
     """,
 )
 _CIFAR10_FILE = NamedFile(
@@ -110,11 +114,12 @@ _CIFAR100_FILE = NamedFile(
     ),
     168513733,
     "03b5dce01913d631647c71ecec9e9cb8",
+    "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
 )
 
 _DIGITS = tuple("0123456789")
 _CIFAR_LICENCE = "none stated; cite A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
-_CIFAR100_NAMES = """
+_CIFAR100_PAIRS = """
 apple 苹果 aquarium_fish 观赏鱼 baby 婴儿 bear 熊 beaver 河狸 bed 床 bee 蜜蜂 beetle 甲虫 bicycle 自行车 bottle 瓶子
 bowl 碗 boy 男孩 bridge 桥 bus 公共汽车 butterfly 蝴蝶 camel 骆驼 can 罐头 castle 城堡 caterpillar 毛毛虫 cattle 牛
 chair 椅子 chimpanzee 黑猩猩 clock 时钟 cloud 云 cockroach 蟑螂 couch 沙发 crab 螃蟹 crocodile 鳄鱼 cup 杯子
@@ -126,7 +131,8 @@ porcupine 豪猪 possum 负鼠 rabbit 兔子 raccoon 浣熊 ray 鳐鱼 road 道�
 shark 鲨鱼 shrew 鼩鼱 skunk 臭鼬 skyscraper 摩天大楼 snail 蜗牛 snake 蛇 spider 蜘蛛 squirrel 松鼠 streetcar 有轨电车
 sunflower 向日葵 sweet_pepper 甜椒 table 桌子 tank 坦克 telephone 电话 television 电视 tiger 老虎 tractor 拖拉机
 train 火车 trout 鳟鱼 tulip 郁金香 turtle 乌龟 wardrobe 衣柜 whale 鲸 willow_tree 柳树 wolf 狼 woman 女人 worm 蠕虫
-""".split()
+"""
+_CIFAR100_NAMES = _CIFAR100_PAIRS.split()
 
 NAMED: dict[str, NamedSet] = {
     named.name: named

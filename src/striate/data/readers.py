@@ -10,27 +10,24 @@ import gzip
 import io
 import json
 import math
-import os
 import re
 import tarfile
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from striate.data.dataset import Images, Labels
+from striate.data.encoded import MOST_BYTES, decode_all
 from striate.errors import DataError, MissingExtra
 
-GET_ANOTHER = "delete it and run again, or put a good copy in its place with: striate data add FILE"
+GET_ANOTHER = "delete it and run again to download it anew, or add a good copy: striate data add FILE"
 
-# What one reader may put into memory. The largest of the named sets, CIFAR unpacked, has 184 MB.
-MOST_BYTES = 4 << 30
+# CIFAR unpacked has 184 MB.
 MOST_TAR_BYTES = 1 << 30
 
 CIFAR_PIXELS = 3 * 32 * 32
@@ -98,7 +95,7 @@ def read_idx_pair(images_path: Path, labels_path: Path, num_classes: int) -> Pic
         raise DataError(
             f"{images_path} holds {len(images):,} pictures, {labels_path} holds {len(labels):,} labels",
             "every picture has one label; the two files do not belong together",
-            "delete both and run again, or put good copies in their place with: striate data add FILE",
+            "delete both and run again to download them anew, or add good copies: striate data add FILE",
         )
     check_range(labels_path, labels, num_classes)
     return Pictures(images[..., None], labels.astype(np.int64), None)
@@ -114,9 +111,8 @@ def read_cifar_binary(path: Path) -> dict[str, Pictures]:
     """
     path = Path(path)
     if path.is_dir():
-        members = {
-            found.name: (found, _read_whole(found)) for found in path.iterdir() if _CIFAR_MEMBER.fullmatch(found.name)
-        }
+        found = [file for file in path.iterdir() if _CIFAR_MEMBER.fullmatch(file.name) and file.is_file()]
+        members = {file.name: (file, _read_whole(file)) for file in found}
     elif path.suffix == ".bin":
         members = {path.name: (path, _read_whole(path))}
     else:
@@ -202,7 +198,7 @@ def read_parquet(path: Path, threads: int | None = None) -> Pictures:
         raise DataError(f"{path} has no rows", "expected pictures", GET_ANOTHER)
     if classes is not None:
         check_range(path, labels, len(classes))
-    return Pictures(_decode_rows(path, encoded, threads), labels, classes)
+    return Pictures(decode_all(path, encoded, GET_ANOTHER, threads), labels, classes)
 
 
 def read_parquet_classes(path: Path) -> tuple[str, ...] | None:
@@ -254,7 +250,7 @@ def _opened(path: Path, word: str) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _read_whole(path: Path) -> bytearray:
+def _read_whole(path: Path) -> bytes | bytearray:
     with _opened(path, "CIFAR records") as stream:
         content = _read_up_to(stream, MOST_TAR_BYTES + 1)
     if len(content) > MOST_TAR_BYTES:
@@ -347,58 +343,6 @@ def _hub_classes(metadata: dict[bytes, bytes] | None, label_column: str) -> tupl
     except (KeyError, TypeError, ValueError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) and names else None
-
-
-def _decode_rows(path: Path, encoded: list[bytes | None], threads: int | None) -> Images:
-    first = _open_picture(path, 0, encoded[0])
-    mode, (width, height) = first.mode, first.size
-    if mode not in ("L", "RGB"):
-        raise DataError(
-            f"{path}, row 0: the picture has mode {mode}", "expected L (gray) or RGB", "convert the pictures"
-        )
-    channels = len(first.getbands())
-    if len(encoded) * height * width * channels > MOST_BYTES:
-        raise DataError(
-            f"{path}: {len(encoded):,} pictures of {width} × {height} pixels do not fit",
-            f"a table may unpack to {MOST_BYTES:,} bytes",
-            "make the pictures smaller",
-        )
-    images = np.empty((len(encoded), height, width, channels), dtype=np.uint8)
-    flat = images.reshape(len(encoded), -1)
-
-    def decode_some(start: int) -> None:
-        for row in range(start, min(start + 256, len(encoded))):
-            picture = _open_picture(path, row, encoded[row])
-            if picture.mode != mode or picture.size != (width, height):
-                raise DataError(
-                    f"{path}, row {row}: the picture is {picture.mode} {picture.width} × {picture.height}",
-                    f"row 0 is {mode} {width} × {height}, and all must be alike",
-                    "bring all pictures to one size and mode",
-                )
-            try:
-                flat[row] = np.frombuffer(picture.tobytes(), dtype=np.uint8)
-            except Exception as error:  # Pillow's decoders raise OSError, ValueError, SyntaxError and others
-                raise _no_picture(path, row, error) from error
-
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        for _ in pool.map(decode_some, range(0, len(encoded), 256)):
-            pass
-    return images
-
-
-def _open_picture(path: Path, row: int, content: bytes | None) -> Image.Image:
-    if not content:
-        raise DataError(f"{path}, row {row}: no picture bytes", "a path alone is not enough", "embed the pictures")
-    try:
-        return Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP", "BMP"))
-    except UnidentifiedImageError as error:
-        raise _no_picture(path, row, f"begins with {_shown(content[:16])}, no picture format") from error
-    except Exception as error:  # a damaged header: Pillow raises OSError, ValueError, SyntaxError, struct.error …
-        raise _no_picture(path, row, error) from error
-
-
-def _no_picture(path: Path, row: int, cause: object) -> DataError:
-    return DataError(f"{path}, row {row}: the picture does not decode", _first_line(cause), GET_ANOTHER)
 
 
 def _first_line(error: object) -> str:

@@ -59,13 +59,16 @@ class Split:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Split:
-        """Read split.json's content back."""
-        return cls(
-            *(np.asarray(value[name]["indices"], dtype=np.int64) for name in ("train", "validation", "test")),
-            value["validation"]["of"],
-            value["test"]["of"],
-            int(value["seed"]),
-        )
+        """Read split.json's content back. Raises DataError where it is damaged."""
+        try:
+            train, validation, test = (
+                np.asarray(value[name]["indices"], dtype=np.int64) for name in ("train", "validation", "test")
+            )
+            return cls(train, validation, test, value["validation"]["of"], value["test"]["of"], int(value["seed"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                "split.json is damaged", f"{type(error).__name__}: {error}", "restore it or train again"
+            ) from error
 
 
 def make_split(
@@ -88,29 +91,23 @@ def make_split(
     """
     labels = parts.train.labels
     pool = _in_range(len(labels), train_range, "train")
-    if parts.test is not None:
-        test_of, test_indices = "test", _in_range(len(parts.test), test_range, "test")
-    elif test_range is not None:
-        test_of, test_indices = "train", _in_range(len(labels), test_range, "test")
-    else:
-        test_of, test_indices = "train", _cut(labels, pool, test, seed, "test")
-    if test_of == "train":
+    test_of = "train" if parts.test is None else "test"
+    validation_of = "train" if parts.validation is None else "validation"
+    # Ranges first, so that what is cut at random afterwards keeps clear of them.
+    named = {} if train_range is None else {"train": pool}
+    if test_range is not None or parts.test is not None:
+        test_indices = _in_range(len(parts.part(test_of)), test_range, "test")
+        if test_of == "train":
+            pool = _apart(pool, test_indices, named, "test")
+    if validation_range is not None or parts.validation is not None:
+        validation_indices = _in_range(len(parts.part(validation_of)), validation_range, "validation")
+        if validation_of == "train":
+            pool = _apart(pool, validation_indices, named, "validation")
+    if test_range is None and parts.test is None:
+        test_indices = _cut(labels, pool, test, seed, "test")
         pool = np.setdiff1d(pool, test_indices)
-    if validation_range is not None:
-        source = parts.validation or parts.train
-        validation_of = "validation" if parts.validation is not None else "train"
-        validation_indices = _in_range(len(source), validation_range, "validation")
-        if validation_of == "train" and test_of == "train" and len(np.intersect1d(validation_indices, test_indices)):
-            raise UsageError("validation and test ranges overlap", "a picture may be in one split only")
-    elif parts.validation is not None:
-        validation_of, validation_indices = "validation", np.arange(len(parts.validation), dtype=np.int64)
-    else:
-        validation_of, validation_indices = "train", _cut(labels, pool, validation, seed, "validation")
-    if validation_of == "train":
-        if train_range is not None and validation_range is not None and len(np.intersect1d(pool, validation_indices)):
-            raise UsageError(
-                "the train and validation ranges overlap", "a picture may be in one split only", "change one range"
-            )
+    if validation_range is None and parts.validation is None:
+        validation_indices = _cut(labels, pool, validation, seed, "validation")
         pool = np.setdiff1d(pool, validation_indices)
     if len(pool) == 0:
         raise DataError(
@@ -121,17 +118,28 @@ def make_split(
     return Split(pool, validation_indices, test_indices, validation_of, test_of, seed)
 
 
+def _apart(pool: Indices, indices: Indices, named: dict[str, Indices], name: str) -> Indices:
+    """Take a range out of the pool. Raises UsageError where it shares pictures with one named before."""
+    for other, taken in named.items():
+        if len(np.intersect1d(indices, taken)):
+            raise UsageError(
+                f"the {other} and {name} ranges overlap", "a picture may be in one split only", "change one range"
+            )
+    named[name] = indices
+    return np.setdiff1d(pool, indices)
+
+
 def _in_range(total: int, chosen: slice | None, name: str) -> Indices:
     if chosen is None:
         return np.arange(total, dtype=np.int64)
-    stop = total if chosen.stop is None else chosen.stop
-    if chosen.start >= total or stop > total:
+    start, stop = chosen.start or 0, total if chosen.stop is None else chosen.stop
+    if start >= total or stop > total:
         raise UsageError(
-            f"the {name} range {chosen.start}:{'' if chosen.stop is None else chosen.stop} leaves the data",
+            f"the {name} range {start}:{'' if chosen.stop is None else stop} leaves the data",
             f"it has {total} pictures, numbered 0 to {total - 1}",
-            f"use --{name}-range {min(chosen.start, total - 1)}:{total}",
+            f"use --{name}-range {start if start < total else 0}:{total}",
         )
-    return np.arange(chosen.start, stop, dtype=np.int64)
+    return np.arange(start, stop, dtype=np.int64)
 
 
 def _cut(labels: NDArray[np.int64], pool: Indices, amount: float, seed: int, name: str) -> Indices:
@@ -156,6 +164,12 @@ def _cut(labels: NDArray[np.int64], pool: Indices, amount: float, seed: int, nam
             break
         if take[position] < counts[position] - 1:
             take[position] += 1
+    if take.sum() == 0:
+        raise UsageError(
+            f"{name} {amount:g} of {len(pool)} pictures leaves a split empty",
+            "every class has one picture, and keeps it to train on",
+            f"use --{name} 0 for none, or --{name}-range",
+        )
     chosen = []
     for label, number_taken in zip(present, take, strict=True):
         members = pool[labels[pool] == label]

@@ -16,32 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.errors import DataError, UsageError
+from striate.predictor.probabilities import OUTPUTS, probabilities
 
 Array = NDArray[Any]
 
-OUTPUTS = ("softmax", "sigmoid")
 LOSSES = ("cross-entropy", "binary-cross-entropy", "mean-squared-error")
 TOP5_NEEDS_CLASSES = 6  # top-5 of five classes is always right and says nothing
 TEMPERATURE_NEEDS_SAMPLES = 100  # with fewer the fitted number is mostly noise
 TEMPERATURE_LIMITS = (0.05, 20.0)
-
-
-def probabilities(logits: Array, output: str = "softmax", temperature: float = 1.0) -> Array:
-    """Turn logits into probabilities, after dividing them by the temperature.
-
-    logits `(N, K)` or `(K,)` → float64 of the same shape. Softmax rows sum to 1; sigmoid entries each stand alone.
-    Raises UsageError for an unknown output or a temperature that is not above zero.
-    """
-    _one_of("output", output, OUTPUTS)
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise UsageError(f"temperature {temperature} cannot be used", "it divides the logits", "give a number above 0")
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    if output == "sigmoid":
-        # exp is only ever taken of a number that is not above zero, so it cannot overflow
-        small = np.exp(-np.abs(scaled))
-        return np.where(scaled >= 0, 1.0, small) / (1.0 + small)
-    raised = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return raised / raised.sum(axis=-1, keepdims=True)
 
 
 def predictions(logits: Array) -> NDArray[np.int64]:

@@ -47,7 +47,7 @@ def dirac_conv(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 def shift_only_norm(channels: int) -> nn.BatchNorm2d:
     """Return a BatchNorm that learns a shift and no scale, with statistics that follow the last few batches."""
-    norm = nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4)
+    norm = nn.BatchNorm2d(channels, momentum=0.4)
     norm.weight.requires_grad_(False)
     return norm
 

@@ -178,14 +178,11 @@ def _batch_norm(call: Call, layer: nn.BatchNorm1d | nn.BatchNorm2d, shape: Shape
     if len(shape) not in wanted_axes:
         axes = "(pictures, channels, height, width)" if wanted_axes == (4,) else "(pictures, features)"
         other = "nn.BatchNorm1d" if wanted_axes == (4,) else "nn.BatchNorm2d"
-        return (
-            f"{call.title} got a batch of shape {shape} and wants {axes}",
-            f"nn.{kind} is for {axes}",
-            f"write {other}",
-        )
+        what = f"{call.title} got a batch of shape {shape} and wants {axes}"
+        return what, f"nn.{kind} counts other axes", f"write {other}({shape[1] if len(shape) > 1 else '…'})"
     if shape[1] != layer.num_features:
         what = f"{call.title} got a batch of shape {shape} and wants {layer.num_features} channels"
-        return what, f"it gets {shape[1]} channels", f"write nn.{kind}({shape[1]})"
+        return what, f"it gets {shape[1]} and was made for {layer.num_features}", f"write nn.{kind}({shape[1]})"
     if layer.training and math.prod(shape) == shape[1]:
         what = f"{call.title} got one value for each channel, shape {shape}, and wants at least two"
         cause = "in training it takes the mean and variance over the batch and the map, and one value has none"

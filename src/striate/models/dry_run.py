@@ -86,10 +86,14 @@ class Call:
     def title(self) -> str:
         """The layer as its owner would look for it: `fc1 nn.Linear(in_features=1568, out_features=10, bias=True)`."""
         kind = type(self.module)
+        name = f"layer {self.name}" if self.name.isdigit() else self.name
         if not self.is_layer:
-            return f"{self.name} {kind.__name__}".strip()
+            return f"{name} {kind.__name__}".strip()
         prefix = "nn." if kind.__module__.startswith("torch.nn.") else ""
-        return f"{self.name} {prefix}{self.module!r}".strip()
+        text = repr(self.module)
+        if "\n" in text or len(text) > 80:  # BatchNorm's would fill a line with defaults
+            text = text.replace("\n", " ").partition(",")[0] + ", …)"
+        return f"{name} {prefix}{text}".strip()
 
 
 @dataclass

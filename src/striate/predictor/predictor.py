@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from striate.data.preprocess import Preprocess
 from striate.device import choose_device
 from striate.errors import DataError, StriateError, UsageError
 from striate.models.registry import create_model
+from striate.models.user import instantiate, load_class, take_logits
 from striate.models.dry_run import set_mode
+from striate.predictor.probabilities import probabilities
 from striate.runs.folder import open_run
 from striate.runs.model_file import ModelCard, read_card, read_weights
 
 Logits = NDArray[np.float32]
+OwnNet = torch.nn.Module | type[torch.nn.Module] | str | None
 
 # A batch large enough to fill the cores and small enough to stay in tens of megabytes for common nets.
 BATCH_PICTURES = 500
@@ -102,13 +105,8 @@ class Predictor:
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
 
     def probabilities(self, logits: Logits) -> NDArray[np.float64]:
-        """Return probabilities (N, K) of logits: temperature, then softmax or sigmoid."""
-        scaled = logits.astype(np.float64) / self.temperature
-        if self.output == "sigmoid":
-            return np.exp(-np.logaddexp(0.0, -scaled))
-        scaled -= scaled.max(axis=1, keepdims=True)
-        exponentials = np.exp(scaled)
-        return exponentials / exponentials.sum(axis=1, keepdims=True)
+        """Return float64 probabilities (N, K) of logits: temperature, then softmax or sigmoid."""
+        return probabilities(logits, self.output, self.temperature)
 
     def predict(self, sources: Any) -> Any:
         """Answer for one picture or for a list of them.
@@ -157,9 +155,7 @@ class Predictor:
         return Answer(source, self.classes[best], float(probabilities[best]), named, False, steps, None, seen)
 
 
-def load_predictor(
-    path: str | Path, *, device: str = "auto", model: torch.nn.Module | Callable[[], torch.nn.Module] | None = None
-) -> Predictor:
+def load_predictor(path: str | Path, *, device: str = "auto", model: OwnNet = None) -> Predictor:
     """Load the model of a run for answering.
 
     `path` is a run folder, its name under runs/, or runs/latest; `model` is needed for a user's own module.
@@ -181,10 +177,13 @@ def load_predictor(
     )
 
 
-def build_net(card: ModelCard, model: torch.nn.Module | Callable[[], torch.nn.Module] | None) -> torch.nn.Module:
-    """Build the net that a card describes; a user's own module must be given, for no file may name code to run."""
-    from striate.models.user import take_logits
+def build_net(card: ModelCard, model: OwnNet = None) -> torch.nn.Module:
+    """Build the net that a card describes; a user's own module must be given, for no file may name code to run.
 
+    `model`: the module, its class, or `net.py:MyNet` as the user typed it.
+    """
+    if isinstance(model, str):
+        model = load_class(model) if ".py:" in model or card.name is None else None
     if card.name is not None:
         if model is not None:
             raise UsageError(f"this run's net is {card.name}", "it needs no model", "leave out --model")
@@ -195,7 +194,10 @@ def build_net(card: ModelCard, model: torch.nn.Module | Callable[[], torch.nn.Mo
             "a run folder holds weights, never code",
             f"give it: --model net.py:{card.class_name}, or model={card.class_name}() in Python",
         )
-    net = model if isinstance(model, torch.nn.Module) else model()
+    if isinstance(model, torch.nn.Module):
+        net = model
+    else:
+        net = instantiate(model, card.num_classes, card.in_channels, card.input_size, **card.options)
     take_logits(net, (card.in_channels, *card.input_size))
     return net
 

@@ -60,7 +60,16 @@ def plain(axes: Axes, across: str = "", up: str = "", title: str = "") -> None:
     axes.set_axisbelow(True)
     axes.set_xlabel(across, fontsize=10.5, color=INK, labelpad=6)
     axes.set_ylabel(up, fontsize=10.5, color=INK, labelpad=6)
-    axes.set_title(title, loc="left", fontsize=11.5, color=INK, pad=10, fontweight="normal")
+    # a given height spares matplotlib the search for one, which lays out all tick labels twice
+    axes.set_title(title, loc="left", fontsize=11.5, color=INK, pad=10, fontweight="normal", y=1.0)
+
+
+def chart_at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Add axes whose names stand at fixed distances, which is quicker than measuring all tick labels for them."""
+    axes = axes_at(figure, left, top, width, height)
+    axes.xaxis.set_label_coords(0.5, -30 / height)
+    axes.yaxis.set_label_coords(-46 / width, 0.5)
+    return axes
 
 
 def legend(axes: Axes, **options: Any) -> None:
@@ -96,7 +105,7 @@ def png(figure: Figure) -> bytes:
     # print_png and not savefig: the user's savefig settings (tight boxes, another dpi) would move every pixel
     canvas = figure.canvas
     assert isinstance(canvas, FigureCanvasAgg)
-    canvas.print_png(stream, metadata={"Software": None}, pil_kwargs={"compress_level": 4})
+    canvas.print_png(stream, metadata={"Software": None}, pil_kwargs={"compress_level": 2})
     return stream.getvalue()
 
 

@@ -154,8 +154,7 @@ def label_width(names: Sequence[str]) -> int:
 def cells(figure: Figure, axes: Axes, counts: NDArray[np.int64], scale_at: tuple[int, int, int]) -> None:
     """Colour a confusion matrix by the share of each row and draw the scale (left, top, height in pixels) beside it."""
     shades = [(0.0, "#ffffff"), (0.1, "#d9e7f3"), (0.3, "#adcbe4"), (0.7, "#5590c3"), (1.0, "#1f5288")]
-    colours = LinearSegmentedColormap.from_list("striate", shades)
-    colours.set_bad("#f1f2f4")
+    colours = LinearSegmentedColormap.from_list("striate", shades).with_extremes(bad="#f1f2f4")
     norm = PowerNorm(0.5, vmin=0, vmax=100)
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.ma.masked_invalid(np.where(totals > 0, 100 * counts / np.maximum(totals, 1), np.nan))

@@ -68,7 +68,7 @@ def mistakes(
         sure = canvas.percent(float(probability[index]))
         lines = [pair, sure] if on_one_line else [str(true[index]), f"→ {predicted[index]}", sure]
         if indices is not None:
-            lines[-1] += f"  #{indices[index]}"
+            lines[-1] += f" · #{indices[index]}"
         captions.append(lines)
     _grid(path, [images[index] for index in wrong], captions, title or "Most confident mistakes: true → predicted")
 
@@ -77,14 +77,15 @@ def curves_png(steps: Steps, results: Rows, title: str = "") -> bytes:
     """Draw what `curves` writes and return it as PNG bytes."""
     figure = canvas.new_figure(1160, 460)
     top = canvas.heading(figure, title)
-    left = canvas.axes_at(figure, 76, top + 44, 480, 460 - top - 104)
-    right = canvas.axes_at(figure, 650, top + 44, 480, 460 - top - 104)
+    left = canvas.chart_at(figure, 76, top + 44, 480, 460 - top - 104)
+    right = canvas.chart_at(figure, 650, top + 44, 480, 460 - top - 104)
     canvas.plain(left, "step", "loss", "Loss")
     canvas.plain(right, "epoch", "accuracy, %", "Accuracy")
     charts.draw_losses(left, steps, results)
     epochs = canvas.numbers(results, "epoch")
     train, validation = (100 * canvas.numbers(results, key) for key in ("train_accuracy", "val_accuracy"))
-    charts.draw_line(right, epochs, train, color=BLUE, label="train, running mean of the epoch")
+    if np.isfinite(train).any():
+        charts.draw_line(right, epochs, train, color=BLUE, label="train, running mean of the epoch")
     if np.isfinite(validation).any():
         best = int(np.nanargmax(validation))
         label = f"validation, best {validation[best]:.2f} % at epoch {epochs[best]:g}"
@@ -116,8 +117,8 @@ def compare_curves(path: Path | str, runs: Mapping[str, Rows], title: str = "") 
     legend_height = 24 * -(-len(runs) // columns)
     figure = canvas.new_figure(1160, 480 + legend_height)
     top = canvas.heading(figure, title)
-    left = canvas.axes_at(figure, 76, top + 44, 480, 480 - top - 124)
-    right = canvas.axes_at(figure, 650, top + 44, 480, 480 - top - 124)
+    left = canvas.chart_at(figure, 76, top + 44, 480, 480 - top - 124)
+    right = canvas.chart_at(figure, 650, top + 44, 480, 480 - top - 124)
     canvas.plain(left, "epoch", "loss", "Train loss")
     longest, seen, handles, labels = np.zeros(0), np.zeros(0), [], []
     for number, (name, rows) in enumerate(runs.items()):
@@ -146,7 +147,8 @@ def compare_curves(path: Path | str, runs: Mapping[str, Rows], title: str = "") 
         charts.epoch_axis(axes, longest)
     charts.finish_accuracy(right)
     place = (66 / 1160, 12 / (480 + legend_height))
-    figure.legend(handles, labels, loc="lower left", bbox_to_anchor=place, ncols=columns, fontsize=9.5, frameon=False)
+    below: dict[str, Any] = {"fontsize": 9.5, "frameon": False, "labelcolor": canvas.INK}
+    figure.legend(handles, labels, loc="lower left", bbox_to_anchor=place, ncols=columns, **below)
     canvas.save(figure, path)
 
 
@@ -264,7 +266,7 @@ def _grid(path: Path | str, images: Sequence[Any] | NDArray[Any], captions: list
     lines = max(len(caption) for caption in captions)
     width = max(112, *(tile.shape[1] for tile in pictures)) + 20
     tallest = max(tile.shape[0] for tile in pictures)
-    height = tallest + 12 + 17 * lines + 10
+    height = tallest + 14 + 17 * lines + 10
     rows = -(-len(pictures) // columns)
     for_title = min(canvas.text_width(title, 13) + 44, 760)
     figure = canvas.new_figure(round(max(columns * width + 24, for_title)), rows * height + (56 if title else 24))
@@ -272,7 +274,7 @@ def _grid(path: Path | str, images: Sequence[Any] | NDArray[Any], captions: list
     canvas.tiles(figure, pictures, 12, top, (width, height), columns)
     for index, caption in enumerate(captions):
         middle = 12 + index % columns * width + width / 2
-        below = top + index // columns * height + tallest + 6
+        below = top + index // columns * height + tallest + 8
         for line, words in enumerate(caption):
             look: dict[str, Any] = {} if line == 0 else {"color": FAINT_INK}
             words = canvas.shorten(words, width - 6, 9.5)

@@ -139,22 +139,23 @@ def _strongest(layers: list[Layer], name: str) -> Any:
 
 
 def _join_options(layers: list[Layer]) -> list[Layer]:
-    """Join the nets' options of all layers into the strongest one; those for another net are left out."""
+    """Join the nets' options of all layers into the strongest one.
+
+    A layer that names a net, but not the one chosen in the end, loses its options: they are of that other net.
+    """
+    chosen = _strongest(layers, "model")
     joined: dict[str, Any] = {}
     where: list[str] = []
-    model: Any = None
     rest: list[Layer] = []
     for origin, layer in layers:
-        chosen = layer.get("model")
-        if chosen is not None and chosen != model:
-            model, joined, where = chosen, {}, []
         options = layer.get("model_option")
-        if isinstance(options, Mapping):
-            joined = {**joined, **options}
-            where = [*where, origin] if options else where
+        if isinstance(options, Mapping):  # anything else is refused by the settings, with its origin
+            if layer.get("model") in (None, chosen):
+                joined = {**joined, **options}
+                where = [*where, origin] if options or not where else where
             layer = {key: value for key, value in layer.items() if key != "model_option"}
         rest.append((origin, layer))
-    if joined:
+    if where:
         rest.append((" + ".join(where), {"model_option": joined}))
     return rest
 

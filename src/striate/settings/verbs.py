@@ -151,6 +151,8 @@ class DataShowSettings(Settings):
 class DataAddSettings(Settings):
     """Settings of `data add`."""
 
+    data: str | None = Field(None, description="the data set it belongs to, where the file alone does not tell")
+
 
 def parse_index(text: str) -> list[slice]:
     """Read `7`, `59000:59009`, `3,5,8` or a mixture as slices of whole numbers from 0. Raises ValueError."""

@@ -74,30 +74,32 @@ def train_epoch(learner: Learner, progress: Progress) -> Iterator[list[StepRow]]
     net, optimizer, device = learner.net, learner.optimizer, learner.device
     set_mode(net, True)
     record = _Record(progress)
-    for images, labels in learner.batches.epoch(progress.epoch, progress.step_in_epoch):
-        lr = learner.rate(progress.step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        seed_step(device, learner.seed, progress.epoch, progress.step_in_epoch)
+    with learner.plan.active():
+        for images, labels in learner.batches.epoch(progress.epoch, progress.step_in_epoch):
+            lr = learner.rate(progress.step)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            seed_step(device, learner.seed, progress.epoch, progress.step_in_epoch)
 
-        with learner.plan.autocast(device):
-            logits = net(images)  # (B, K)
-            loss = learner.loss(logits, labels)
-        loss.backward()
-        if learner.clip is not None:
-            nn.utils.clip_grad_norm_(learner.parameters, learner.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        if learner.average is not None:
-            learner.average.update(net, progress.step)
+            with learner.plan.autocast(device):
+                logits = net(images)  # (B, K)
+                loss = learner.loss(logits, labels)
+            loss.backward()
+            if learner.clip is not None:
+                nn.utils.clip_grad_norm_(learner.parameters, learner.clip)
+            optimizer.step()
+            for parameter in learner.parameters:  # optimizer.zero_grad() does the same in four times the time
+                parameter.grad = None
+            if learner.average is not None:
+                learner.average.update(net, progress.step)
 
-        progress.step += 1
-        progress.step_in_epoch += 1
-        record.add(lr, loss, logits, labels)
-        if record.is_due():
+            progress.step += 1
+            progress.step_in_epoch += 1
+            record.add(lr, loss, logits, labels)
+            if record.is_due():
+                yield record.take()
+        if len(record):
             yield record.take()
-    if len(record):
-        yield record.take()
 
 
 class _Record:

@@ -21,13 +21,16 @@ from striate.errors import DataError, UsageError
 from striate.models.registry import create_model
 from striate.models.initialise import initialise
 from striate.models.summary import Summary, check_fits, summarise
-from striate.models.user import instantiate, load_class, take_logits
+from striate.models.user import instantiate, load_class, take_logits, warn_probabilities
 from striate.settings.train import TrainSettings, parse_range
 from striate.training.loop import Learner
 from striate.training.optim import WeightAverage, balanced_weights, make_loss, make_optimizer, rate
 
 OWN = "own:"  # prefix of settings.model for a user's module, of which only the class name is kept
 Report = Callable[[str], None]
+
+# Enough patches for a covariance of 12 × 12: airbench takes as many pictures (K. Jordan 2024, arXiv:2404.00498, § 3.2).
+WHITENING_PICTURES = 5_000
 
 
 @dataclass
@@ -115,14 +118,16 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
         if settings.model_option and isinstance(own, nn.Module):
             raise UsageError("--model-option has no effect on a module that is already built", "", "set it in your class")
         net = own if isinstance(own, nn.Module) else instantiate(own, classes, channels, size, **settings.model_option)
-        note = take_logits(net, shape)
-        if note:
-            notes.append(note)
+        notes += [note for note in (take_logits(net, shape), warn_probabilities(net, shape)) if note]
     last_batch = len(material.split.train) % settings.batch_size or settings.batch_size
     check_fits(net, shape, classes, smallest_batch=min(2, last_batch))
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise UsageError("the net has nothing to train", "no parameter asks for a gradient", "add a layer with weights")
     initialise(net, settings.init)
+    fit_whitening: Any = getattr(net, "fit_whitening", None)
+    if fit_whitening is not None:
+        shown = torch.from_numpy(material.train_images[material.split.train[:WHITENING_PICTURES]])
+        fit_whitening(material.preprocess.normalise(shown))
     name = settings.model if own is None else None
     return NetParts(net, name, dict(settings.model_option), summarise(net, shape), notes)
 
@@ -144,7 +149,6 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
         flags=processor_flags(),
         available_threads=available_threads(),
     )
-    torch.set_num_threads(plan.threads)
     net = parts.net.to(device=device, memory_format=plan.memory_format)  # type: ignore[call-overload]
     split, train = material.split, material.parts.train
     batches = Batches(

@@ -1,0 +1,132 @@
+"""The rules of the house, held by reading the source: import law, sizes, no pickle, no second copy of a name."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "striate"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# A room may import only from rows below its own, and from itself; the highest row comes first.
+ROWS = (
+    ("cli",),
+    ("api", "serve", "tuning", "estimator"),
+    ("report",),
+    ("training", "explain", "export"),
+    ("evaluation",),
+    ("predictor",),
+    ("runs",),
+    ("data", "models"),
+    ("settings", "device", "files"),
+    ("errors", "recipes"),  # recipes holds YAML files and no code
+)
+ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
+SEES_SETTINGS = {"cli", "api", "training", "tuning", "estimator", "runs", "settings"}
+ONLY_IN = {
+    "typer": {"cli"},
+    "fastapi": {"serve"},
+    "onnx": {"export"},
+    "onnxruntime": {"export", "predictor"},
+    "matplotlib": {"report"},
+}
+LIMIT_FILE, LIMIT_FUNCTION = 400, 80
+LONGER_FUNCTIONS = {"training/loop.py": 120}
+DOORS = ("__init__.py", "__main__.py")  # the package's own doors join whatever they open
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> list[tuple[int, str]]:
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            module = node.module or ""
+            found += [(node.lineno, f"{module}.{alias.name}" if module == "striate" else module) for alias in node.names]
+    return found
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_import_law(path: Path) -> None:
+    if path.parent == SOURCE and path.name in DOORS:
+        return
+    room = room_of(path)
+    assert room in ROW_OF, f"{room} has no row in the import law"
+    for line, name in imports(parse(path)):
+        parts = name.split(".")
+        if parts[0] == "striate":
+            target = parts[1] if len(parts) > 1 else ""
+            if target not in ROW_OF:  # `import striate` for its version
+                continue
+            assert target == room or ROW_OF[target] > ROW_OF[room], f"{path}:{line}: {room} imports {target}"
+            if target == "settings":
+                assert room in SEES_SETTINGS, f"{path}:{line}: {room} sees settings"
+        elif parts[0] in ONLY_IN:
+            assert room in ONLY_IN[parts[0]], f"{path}:{line}: {parts[0]} in {room}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_sizes(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= LIMIT_FILE, f"{path} has {lines} lines"
+    limit = LONGER_FUNCTIONS.get(path.relative_to(SOURCE).as_posix(), LIMIT_FUNCTION)
+    for node in ast.walk(parse(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= limit, f"{path}:{node.lineno}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_pickle_and_no_code_from_text(path: Path) -> None:
+    tree = parse(path)
+    for line, name in imports(tree):
+        assert name.split(".")[0] not in {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, (
+            f"{path}:{line}: {name}"
+        )
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name):
+            assert node.func.id not in {"eval", "exec"}, f"{path}:{node.lineno}: {node.func.id}()"
+        if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+            called = f"{node.func.value.id}.{node.func.attr}"
+            assert called not in {"torch.load", "torch.save", "os.system", "np.load"}, f"{path}:{node.lineno}: {called}()"
+
+
+def test_the_loop_has_no_nested_function_and_steps_once() -> None:
+    tree = parse(SOURCE / "training" / "loop.py")
+    loop = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "train_epoch")
+    inner = [node for node in ast.walk(loop) if isinstance(node, (ast.FunctionDef, ast.Lambda)) and node is not loop]
+    assert not inner, "train_epoch has a nested function"
+
+
+def test_the_optimizer_steps_in_one_place() -> None:
+    places = []
+    for path in FILES:
+        for node in ast.walk(parse(path)):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "step"
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id == "optimizer"
+            ):
+                places.append(f"{path.relative_to(SOURCE).as_posix()}:{node.lineno}")
+    assert len(places) == 1 and places[0].startswith("training/loop.py"), places
+
+
+def test_every_source_file_says_what_it_is_for() -> None:
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        assert not text.strip() or ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
