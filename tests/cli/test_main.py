@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,19 @@ def test_debug_by_environment(striate: Any, verb: Any, monkeypatch: pytest.Monke
 def test_debug_behind_the_dashes_is_a_name() -> None:
     assert root.take_debug(["predict", "--", "--debug"]) == (["predict", "--", "--debug"], False)
     assert root.take_debug(["predict", "--debug", "--", "-x"]) == (["predict", "--", "-x"], True)
+
+
+def test_remarks_of_pillow_are_for_debugging(striate: Any, verb: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        for module in ("PIL.TiffImagePlugin", "other"):
+            warnings.warn_explicit(f"from {module}", UserWarning, f"{module}.py", 1, module=module)
+
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *_: sys.stderr.write(f"{message}\n"))
+    verb(work)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert striate("test-verb").err == "from other\n"
+        assert striate("test-verb", "--debug").err == "from PIL.TiffImagePlugin\nfrom other\n"
 
 
 SLEEPER = """

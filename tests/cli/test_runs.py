@@ -359,3 +359,26 @@ def test_many_pictures_are_asked_in_blocks(
     for one, other in zip(blocks, whole, strict=True):
         if "error" not in one:  # a batch of another size may change the last digit
             assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as on Unix")
+def test_stopped_by_sigterm_and_resumed(striate: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "striate", "train", "digits", "--epochs", "8", "--threads", "1", "--out", "run"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip().startswith("1/8"):
+                break
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    told = err.splitlines()[-2:]
+    assert told[0].startswith("error: stopped by SIGTERM at step") and told[1] == "fix: go on with: striate resume run"
+    done = len(Path("run/results.csv").read_text(encoding="utf-8").splitlines()) - 1
+    assert 1 <= done < 8
+    assert striate("resume", "run", "--quiet").code == 0
+    assert len(Path("run/results.csv").read_text(encoding="utf-8").splitlines()) - 1 == 8
+    assert striate("eval", "run").code == 0

@@ -124,7 +124,8 @@ def test_cifar_archives_and_batches(cache: Path, tmp_path: Path, write_cifar: An
 
 
 def test_parquet_tables(cache: Path, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
+    import pyarrow
     import pyarrow.parquet
 
     def write(name: str, part: slice, classes: list[str]) -> Path:

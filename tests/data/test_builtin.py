@@ -180,7 +180,8 @@ def test_broken_sets_are_named(cache: Path, tmp_path: Path, toy: Any, write_idx:
     write_toy(tmp_path / "toy", write_idx, **{IDX_NAMES[3]: np.array([0, 1, 3], np.uint8)})
     assert "is 3 in row 2" in refused("toy", tmp_path)
     (folder / f"{IDX_NAMES[3]}.gz").unlink()
-    assert "toy is not here" in refused("toy", tmp_path)
+    message = refused("toy", tmp_path)
+    assert "toy is not here" in message and f"{folder} lacks t10k-labels-idx1-ubyte" in message
 
 
 def test_other_bytes_are_told_but_another_wrapper_is_not(
@@ -235,6 +236,8 @@ def test_cifar10_batches(cache: Path, tmp_path: Path, small_cifar: Any, write_ci
     (tmp_path / "r" / folder / "batches.meta.txt").unlink()
     (tmp_path / "r" / folder / "data_batch_1.bin").write_bytes(write_cifar(images[:1], labels[:1]))
     assert "9 pictures" in refused("cifar10", tmp_path / "r"), "a batch cut between two records"
+    (tmp_path / "r" / folder / "data_batch_1.bin").unlink()
+    assert ("lacks data_batch_1.bin" in refused("cifar10", tmp_path / "r")) == (folder != ".")
 
 
 @pytest.mark.parametrize("folder", ["cifar-100-binary", "cifar100", "."])
@@ -259,7 +262,8 @@ def test_cifar100_archive(cache: Path, tmp_path: Path, small_cifar: Any, write_c
 def test_parquet_lying_directly_goes_by_its_class_names(
     cache: Path, tmp_path: Path, small_cifar: Any, name: str
 ) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
+    import pyarrow
     import pyarrow.parquet
 
     images, labels = small_cifar

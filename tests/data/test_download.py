@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import io
 import json
 import os
 import subprocess
@@ -223,8 +225,6 @@ def test_digests_say_what_is_good(tmp_path: Path, sha256: Any) -> None:
     assert "unpacked" in Digests(content_sha256=sha256(b"other")).problem(path)
     path.write_bytes(CONTENT)
     assert Digests(content_sha256=sha256(CONTENT)).problem(path) == "", "a mirror may serve it unpacked"
-    import hashlib
-
     md5 = hashlib.md5(CONTENT).hexdigest()
     assert Digests(md5=md5).problem(path) == ""
     assert "MD5" in Digests(md5="0" * 32).problem(path)
@@ -330,6 +330,21 @@ def test_proxy_settings_that_do_not_work_are_said(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "gopher://127.0.0.1:1")
     assert "HTTP_PROXY" in refused([mirror.serve("file", CONTENT)], target, good)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_bar_is_drawn_where_there_is_a_terminal(
+    mirror: Any, target: Path, good: Digests, monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    get([mirror.serve("file", CONTENT)], target, good)
+    assert ("file.gz" in screen.getvalue()) == terminal
 
 
 def test_copy_into(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_a_cifar_archive_cut_anywhere_is_refused(tmp_path: Path, write_cifar: An
 
 
 def test_archives_that_mean_harm(tmp_path: Path, write_cifar: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    files, images, labels = cifar10_files(write_cifar)
+    files, _, _ = cifar10_files(write_cifar)
     outside = write_tar(tmp_path / "outside.tar", files, "w", folder="../../outside")
     assert len(read_cifar_binary(outside)["train"].images) == 15
     assert not (tmp_path.parent / "outside").exists(), "nothing is extracted"
@@ -342,7 +342,8 @@ def test_parquet_without_names(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_table(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
+    import pyarrow
     import pyarrow.parquet
 
     picture, path = encode(pixels(4, 4, 3)), tmp_path / "a.parquet"
@@ -370,7 +371,8 @@ def test_without_pyarrow_the_pip_line_is_given(tmp_path: Path, monkeypatch: pyte
 
 
 def test_parquet_against_pillow(data_root: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow")
+    import pyarrow
     import pyarrow.parquet
 
     path = data_root / "cifar10" / "test-00000-of-00001.parquet"

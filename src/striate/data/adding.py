@@ -7,7 +7,7 @@ from pathlib import Path
 from striate.data.digests import md5_file
 from striate.data.download import copy_into
 from striate.data.lookup import cache_folder, find_named, idx_digest, idx_spellings, kept, locate
-from striate.data.named import IDX_NAMES, NAMED, PARQUET_NAMES, NamedSet
+from striate.data.named import CIFAR10_BINARIES, CIFAR100_BINARIES, IDX_NAMES, NAMED, PARQUET_NAMES, NamedSet
 from striate.data.readers import Pictures, check_range, read_cifar_binary, read_idx, read_parquet
 from striate.errors import DataError
 from striate.files import sha256_file
@@ -16,8 +16,6 @@ _FORMATS = (
     "known are the .gz files of MNIST, Fashion-MNIST and KMNIST, the binary archives of CIFAR-10 and CIFAR-100 and "
     "their .bin files, and parquet tables as the hub has them"
 )
-_CIFAR10_BINARIES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
-_CIFAR100_BINARIES = ("train.bin", "test.bin")
 
 
 def add_file(path: Path, name: str | None = None) -> str:
@@ -58,7 +56,7 @@ def add_file(path: Path, name: str | None = None) -> str:
 
 def _missing(named: NamedSet, file_name: str, folder: Path) -> list[str]:
     """Return the files that go with `file_name` and are not there."""
-    for group in (_CIFAR10_BINARIES, _CIFAR100_BINARIES, PARQUET_NAMES):
+    for group in (CIFAR10_BINARIES, CIFAR100_BINARIES, PARQUET_NAMES):
         if file_name in group:
             return [other for other in group if not (folder / other).is_file()]
     return [file.name for file in named.files if kept(folder, file) is None]
@@ -75,8 +73,8 @@ def _recognise(path: Path, wanted: NamedSet | None) -> tuple[NamedSet, str]:
                 return named, file.name
     if head == b"PAR1":
         return _recognise_parquet(path)
-    if path.name in _CIFAR10_BINARIES + _CIFAR100_BINARIES:
-        named = NAMED["cifar10" if path.name in _CIFAR10_BINARIES else "cifar100"]
+    if path.name in CIFAR10_BINARIES + CIFAR100_BINARIES:
+        named = NAMED["cifar10" if path.name in CIFAR10_BINARIES else "cifar100"]
         _check_cifar(path, named, read_cifar_binary(path), batches=5 if named.name == "cifar10" else 1)
         return named, path.name
     for named in NAMED.values():

@@ -18,7 +18,18 @@ from striate.data.adding import add_file as add_file
 from striate.data.dataset import Dataset, Parts
 from striate.data.digests import Digests
 from striate.data.download import fetch
-from striate.data.lookup import Found, Report, cache_folder, data_roots, find_named, idx_digest, kept, locate, silent
+from striate.data.lookup import (
+    Found,
+    Report,
+    cache_folder,
+    data_roots,
+    find_named,
+    idx_digest,
+    kept,
+    lacking,
+    locate,
+    silent,
+)
 from striate.data.named import NAMED, NamedFile, NamedSet
 from striate.data.readers import GET_ANOTHER, Pictures, read_cifar_binary, read_idx_pair, read_parquet
 from striate.errors import DataError
@@ -42,11 +53,13 @@ def load_named(name: str, root: Path | None = None, download: bool = True, repor
         found = locate(named, folder)
         if found is not None:
             return _load_found(named, found, report)
-        looked.append(folder)
+        if short := lacking(named, folder):
+            report(short)
+        looked.append(short or str(folder))
     if not download:
         raise DataError(
             f"{named.name} is not here",
-            "looked in " + ", ".join(map(str, looked)),
+            "looked in " + "; ".join(looked),
             "allow the download, or " + _by_hand(named, named.files),
         )
     download_named(named, report)

@@ -332,7 +332,7 @@ def _waited_lock(destination: Path, seconds: float, report: Report) -> Iterator[
 def _shown(progress: Progress | None, name: str) -> Iterator[Progress]:
     if progress is not None:
         yield progress
-    elif not sys.stderr.isatty():
+    elif sys.stderr is None or not sys.stderr.isatty():  # None: a Windows program without a console
         yield lambda done, total: None
     else:
         from rich.console import Console

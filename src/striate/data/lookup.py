@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.data.named import IDX_NAMES, NAMED, PARQUET_NAMES, NamedFile, NamedSet
+from striate.data.named import CIFAR10_BINARIES, CIFAR100_BINARIES, IDX_NAMES, NAMED, PARQUET_NAMES, NamedFile, NamedSet
 from striate.data.readers import read_idx, read_parquet_classes
 from striate.errors import DataError, UsageError, unknown_name
 
@@ -75,6 +75,17 @@ def locate(named: NamedSet, root: Path) -> Found | None:
     return None
 
 
+def lacking(named: NamedSet, root: Path) -> str:
+    """Say which files are missing where a data set's own folder holds only some of them, "" where none does."""
+    groups = (IDX_NAMES,) if named.kind == "idx" else (_binaries(named), PARQUET_NAMES)
+    for folder in (root / name for name in named.folders):
+        for group in groups:
+            missing = [name for name in group if idx_path(folder, name) is None]
+            if 0 < len(missing) < len(group):
+                return f"{folder} lacks {', '.join(missing)}"
+    return ""
+
+
 def _locate_idx(folder: Path) -> Found | None:
     paths = tuple(path for name in IDX_NAMES if (path := idx_path(folder, name)) is not None)
     return Found("idx", paths) if len(paths) == len(IDX_NAMES) else None
@@ -86,7 +97,7 @@ def idx_spellings(name: str) -> tuple[str, str, str]:
 
 
 def idx_path(folder: Path, name: str) -> Path | None:
-    """Return the IDX file in `folder` under one of its names, None where it has none of them."""
+    """Return the file in `folder` under one of the names it goes by, None where it has none of them."""
     return next((folder / spelling for spelling in idx_spellings(name) if (folder / spelling).is_file()), None)
 
 
@@ -99,10 +110,7 @@ def kept(folder: Path, file: NamedFile) -> Path | None:
 
 def _locate_cifar(named: NamedSet, folder: Path) -> Found | None:
     # The quickest to read comes first.
-    binaries = ["train.bin", "test.bin"]
-    if len(named.classes) == 10:
-        binaries = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
-    if all((folder / name).is_file() for name in binaries):
+    if all((folder / name).is_file() for name in _binaries(named)):
         return Found("binary", (folder,))
     archive = folder / named.files[0].name
     for path in (archive, archive.with_suffix("")):
@@ -110,6 +118,10 @@ def _locate_cifar(named: NamedSet, folder: Path) -> Found | None:
             return Found("archive", (path,))
     tables = tuple(folder / name for name in PARQUET_NAMES)
     return Found("parquet", tables) if all(path.is_file() for path in tables) else None
+
+
+def _binaries(named: NamedSet) -> tuple[str, ...]:
+    return CIFAR10_BINARIES if len(named.classes) == 10 else CIFAR100_BINARIES
 
 
 def _belongs(named: NamedSet, found: Found) -> bool:

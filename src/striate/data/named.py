@@ -46,6 +46,8 @@ class NamedSet:
 
 
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+CIFAR10_BINARIES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+CIFAR100_BINARIES = ("train.bin", "test.bin")
 PARQUET_NAMES = ("train-00000-of-00001.parquet", "test-00000-of-00001.parquet")
 
 

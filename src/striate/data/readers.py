@@ -160,14 +160,21 @@ def read_parquet(path: Path, threads: int | None = None) -> Pictures:
     Raises MissingExtra without pyarrow; DataError for anything else, naming the row.
     """
     path = Path(path)
+    encoded, labels, classes = _read_table(path)
+    if not encoded:
+        raise DataError(f"{path} has no rows", "expected pictures", GET_ANOTHER)
+    if classes is not None:
+        check_range(path, labels, len(classes))
+    return Pictures(decode_all(path, encoded, GET_ANOTHER, threads), labels, classes)
+
+
+def _read_table(path: Path) -> tuple[list[bytes | None], Labels, tuple[str, ...] | None]:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtra(
-            f"cannot read {path}",
-            "parquet files need pyarrow, which is not installed",
-            "pip install 'striate[parquet]'",
+            f"cannot read {path}", "parquet needs pyarrow, which is not installed", "pip install 'striate[parquet]'"
         ) from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -193,12 +200,7 @@ def read_parquet(path: Path, threads: int | None = None) -> Pictures:
         labels = numbers.to_numpy().astype(np.int64)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read as parquet", _first_line(error), GET_ANOTHER) from error
-    classes = _hub_classes(schema.metadata, label_column)
-    if not encoded:
-        raise DataError(f"{path} has no rows", "expected pictures", GET_ANOTHER)
-    if classes is not None:
-        check_range(path, labels, len(classes))
-    return Pictures(decode_all(path, encoded, GET_ANOTHER, threads), labels, classes)
+    return encoded, labels, _hub_classes(schema.metadata, label_column)
 
 
 def read_parquet_classes(path: Path) -> tuple[str, ...] | None:

@@ -73,7 +73,5 @@ def write_predictions(path: Path, evaluation: Evaluation, classes: Sequence[str]
     best = evaluation.predictions
     for row, (index, source) in enumerate(zip(evaluation.indices, evaluation.sources, strict=True)):
         probability = evaluation.probabilities[row, best[row]]
-        writer.writerow(
-            (index, source, classes[evaluation.labels[row]], classes[best[row]], f"{probability:.6f}")
-        )
+        writer.writerow((index, source, classes[evaluation.labels[row]], classes[best[row]], f"{probability:.6f}"))
     write_text(path, stream.getvalue())

@@ -16,9 +16,9 @@ from striate.data.decode import decode
 from striate.data.preprocess import Preprocess
 from striate.device import choose_device
 from striate.errors import DataError, StriateError, UsageError
+from striate.models.dry_run import set_mode
 from striate.models.registry import create_model
 from striate.models.user import instantiate, load_class, take_logits
-from striate.models.dry_run import set_mode
 from striate.predictor.probabilities import probabilities
 from striate.runs.folder import open_run
 from striate.runs.model_file import ModelCard, read_card, read_weights

@@ -69,7 +69,6 @@ class Display:
             return
         line = epoch_row(result, self.epochs)
         if self._bar is not None:
-            self._bar.console.print("", end="\r")
             self._bar.update(self._task, completed=0)
         say(line)
 
@@ -87,7 +86,14 @@ class Display:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[about]}"))
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        # While the bar is up rich prints for us; rows that go to a file must still reach it.
+        self._bar = Progress(
+            *columns,
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
         self._task = self._bar.add_task("epoch 1", total=self.steps_per_epoch, about="")
         self._bar.start()
 

@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+import numpy as np
 from torch import Tensor
 
+from striate.data.builtin import load_named
 from striate.data.dataset import Parts
 from striate.data.split import Split
 from striate.device import Plan, environment, peak_memory_mb
-from striate.errors import DataError, Interrupted, StriateError, UsageError
+from striate.errors import Interrupted, NonFiniteLoss, StriateError, UsageError
 from striate.evaluation.evaluate import Evaluation, evaluate_pictures, write_predictions
 from striate.evaluation.metrics import fit_temperature, loss, top_k
 from striate.files import write_text
@@ -30,11 +31,13 @@ from striate.runs.journal import EpochResult, Journal, StepRow
 from striate.runs.model_file import ModelCard, write_card
 from striate.runs.tensors import read_tensors, write_tensors
 from striate.settings.train import TrainSettings
-from striate.training.loop import Learner, Progress, recompute_batchnorm, train_epoch
+from striate.training.loop import Learner, Progress, ran_away, recompute_batchnorm, train_epoch
 from striate.training.prepare import OWN, Material, NetParts, Report, prepare_learner, prepare_material, prepare_net
-from striate.training.state import load_state, state_tensors
+from striate.training.records import config_text, data_record, read_config
+from striate.training.state import first_non_finite, load_state, state_tensors
 
-SMALL_BATCH = 8  # under it BatchNorm's running statistics are measured anew (docs/numbers.md, "BatchNorm and one picture")
+# Under it BatchNorm's running statistics are measured anew (docs/numbers.md, "BatchNorm and one picture").
+SMALL_BATCH = 8
 
 
 @dataclass
@@ -89,20 +92,23 @@ class Job:
         """Train to the end and test once.
 
         Yields after every few steps and at every epoch's end. A signal saves at the current step, marks the run and
-        raises Interrupted; any StriateError marks the run failed.
+        raises Interrupted; any other error marks the run failed.
         """
         with self.folder.lock(), self._listening():
             clean_checkpoints(self.folder.checkpoints)
+            self.journal.rewind(self.progress.step, self.progress.epoch)
             self.folder.set_status("running", process=os.getpid())
             self._saved_at = time.monotonic()
             try:
                 while self.progress.epoch < self.settings.epochs and not self._gives_up():
                     yield from self._run_epoch()
                 self._finish()
-            except (StriateError, KeyboardInterrupt) as error:
-                state = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+            except BaseException as error:
+                stopped = isinstance(error, (Interrupted, KeyboardInterrupt, GeneratorExit))
+                reason = str(error).partition("\n")[0] or type(error).__name__
                 with contextlib.suppress(StriateError):
-                    self.folder.set_status(state, step=self.progress.step, reason=str(error).splitlines()[0:1])
+                    state = "interrupted" if stopped else "failed"
+                    self.folder.set_status(state, step=self.progress.step, reason=reason)
                 raise
 
     def _run_epoch(self) -> Iterator[Progress | EpochResult]:
@@ -131,7 +137,7 @@ class Job:
         has_validation = len(self.material.split.validation) > 0
         val_loss = val_accuracy = None
         if has_validation or last:
-            self._update_tested()
+            self._update_tested(progress.epoch)
         if has_validation:
             logits, labels = self._logits("validation")
             val_loss = loss(logits, labels, self.settings.loss)
@@ -189,16 +195,23 @@ class Job:
             device=self.learner.device,
         )
 
-    def _update_tested(self) -> None:
+    def _update_tested(self, epoch: int) -> None:
         if self.learner.average is not None:
             self.tested.load_state_dict(self.learner.average.state)
         wanted = self.settings.recompute_batchnorm
         if wanted == "on" or (wanted == "auto" and self.settings.batch_size < SMALL_BATCH):
-            recompute_batchnorm(self.tested, self.learner.batches, self.progress.epoch)
+            recompute_batchnorm(self.tested, self.learner.batches, epoch)
 
     def _logits(self, split: str) -> tuple[Any, Any]:
         part, images, indices = self.material.pictures(split)
-        return self.predictor().logits(images), part.labels[indices]
+        logits = self.predictor().logits(images)
+        if not np.isfinite(logits).all():
+            raise self._ran_away(f"the net's answers on the {split} split became infinite or not a number")
+        return logits, part.labels[indices]
+
+    def _ran_away(self, what: str) -> NonFiniteLoss:
+        progress = self.progress
+        return ran_away(what, progress.step, progress.epoch + (progress.step_in_epoch > 0), progress.lr)
 
     def _gives_up(self) -> bool:
         patience = self.settings.early_stop
@@ -221,8 +234,12 @@ class Job:
     def _save(self) -> None:
         if self._saved_step == self.progress.step and self.progress.step_in_epoch:
             return
+        tensors = state_tensors(self.learner)
+        broken = first_non_finite(self.learner, tensors)
+        if broken is not None:
+            raise self._ran_away(f"{broken} became infinite or not a number")
         state = {"format": 1, "progress": asdict(self.progress), "best": _plain(asdict(self.best))}
-        save_checkpoint(self.folder.checkpoints, self.progress.step, state_tensors(self.learner), state)
+        save_checkpoint(self.folder.checkpoints, self.progress.step, tensors, state)
         self._saved_step, self._saved_at = self.progress.step, time.monotonic()
 
     def _write_weights(self, which: str) -> str:
@@ -297,7 +314,7 @@ def start_job(
     write_text(folder.file("config.yaml"), config_text(settings))
     write_text(folder.file("command.txt"), command + "\n")
     folder.write_json("env.json", {**environment(learner.device), "plan": learner.plan.to_json()})
-    folder.write_json("data.json", data_record(job, given=data is not None))
+    folder.write_json("data.json", data_record(material, given=data is not None))
     folder.write_json("split.json", material.split.to_json())
     job.journal.start()
     return job
@@ -313,23 +330,28 @@ def resume_job(
     settings = read_config(folder)
     if folder.status().get("state") == "finished":
         raise UsageError(
-            f"{folder} is finished", f"it trained all its {settings.epochs} epochs", "start a new run with striate train"
+            f"{folder} is finished",
+            f"it trained all its {settings.epochs} epochs",
+            "start a new run with striate train",
         )
     if root is not None:
         settings = settings.model_copy(update={"data_root": root})
     recorded = folder.read_json("data.json")
     if data is None and recorded.get("given"):
         raise UsageError(
-            f"{folder} was trained on arrays", "a run folder does not hold them", "give them: striate.resume(run, data=…)"
+            f"{folder} was trained on arrays",
+            "a run folder does not hold them",
+            "give them: striate.resume(run, data=…)",
         )
-    material = prepare_material(settings, data, Split.from_json(folder.read_json("split.json")), report)
+    data = data or load_named(settings.data, settings.data_root, settings.download, report)
     for part, fingerprint in recorded["fingerprints"].items():
-        if material.parts.part(part).fingerprint != fingerprint:
+        if data.part(part).fingerprint != fingerprint:
             raise UsageError(
                 f"the {part} pictures of {settings.data} changed since the run began",
                 "a resumed run must see the same data",
                 "restore them, or start a new run",
             )
+    material = prepare_material(settings, data, Split.from_json(folder.read_json("split.json")), report)
     parts = prepare_net(settings, material, model)
     plan = folder.read_json("env.json")["plan"]
     learner = prepare_learner(settings, material, parts, Plan(**plan))
@@ -339,47 +361,10 @@ def resume_job(
     job.progress = Progress(**state["progress"])
     job.best = Best(**{name: _number(value) for name, value in state["best"].items()})
     job._saved_step = job.progress.step
-    job.journal.rewind(job.progress.step)
+    if learner.average is not None:  # where the last epoch had ended, nothing but this brings the average back
+        job._update_tested(job.progress.epoch - 1)
     report(f"resumed from step {job.progress.step} ({used.name})")
     return job
-
-
-def config_text(settings: TrainSettings) -> str:
-    """Return config.yaml: every setting in force, each with its description."""
-    lines = ["# Every setting in force. Use it again with: striate train --config config.yaml", ""]
-    for name, value in settings.model_dump(mode="json").items():
-        described = TrainSettings.model_fields[name].description
-        text = yaml.safe_dump({name: value}, default_flow_style=True, allow_unicode=True, width=10_000).strip()
-        lines += [f"# {described}", text[1:-1] if text.startswith("{") else text]
-    return "\n".join(lines) + "\n"
-
-
-def read_config(folder: RunFolder) -> TrainSettings:
-    """Read config.yaml back. Raises DataError naming the file where it is damaged."""
-    path = folder.file("config.yaml")
-    try:
-        return TrainSettings(**yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
-        raise DataError(f"{path} cannot be read", str(error).splitlines()[0], "restore it or train again") from error
-
-
-def data_record(job: Job, given: bool) -> dict[str, Any]:
-    """Return data.json: what the run was trained on; `given` where it came as arrays, which no name brings back."""
-    parts, split, preprocess = job.material.parts, job.material.split, job.material.preprocess
-    present = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    return {
-        "format": 1,
-        "name": parts.name,
-        "licence": parts.licence,
-        "given": given,
-        "fingerprints": {name: part.fingerprint for name, part in present.items() if part is not None},
-        "counts": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
-        "classes": list(job.classes),
-        "picture": {"size": list(parts.train.size), "channels": parts.train.channels},
-        "mean": list(preprocess.mean),
-        "std": list(preprocess.std),
-        "findings": [],
-    }
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -389,5 +374,3 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _number(value: Any) -> Any:
     return float("inf") if value is None else value
-
-

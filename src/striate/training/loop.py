@@ -73,6 +73,8 @@ def train_epoch(learner: Learner, progress: Progress) -> Iterator[list[StepRow]]
     """
     net, optimizer, device = learner.net, learner.optimizer, learner.device
     set_mode(net, True)
+    for parameter in learner.parameters:  # a net of the user's may come with gradients
+        parameter.grad = None
     record = _Record(progress)
     with learner.plan.active():
         for images, labels in learner.batches.epoch(progress.epoch, progress.step_in_epoch):
@@ -133,11 +135,7 @@ class _Record:
         rows = [(first + i + 1, progress.epoch + 1, lr, loss) for i, (lr, loss) in enumerate(zip(self.rates, losses))]
         for step, epoch, lr, loss in rows:
             if not math.isfinite(loss):
-                raise NonFiniteLoss(
-                    f"the loss became {loss} at step {step} (epoch {epoch})",
-                    f"with learning rate {lr:.4g} the weights ran away, or the pictures or labels hold nonsense",
-                    f"try --lr {lr / 10:.2g}, or --clip 1",
-                )
+                raise ran_away(f"the loss became {loss}", step, epoch, lr)
         labels = torch.cat(self.labels)
         sizes = [len(batch) for batch in self.labels]
         for loss, size in zip(losses, sizes):  # one by one: the sum must not depend on where the blocks end
@@ -153,25 +151,38 @@ class _Record:
         return rows
 
 
+def ran_away(what: str, step: int, epoch: int, lr: float) -> NonFiniteLoss:
+    """Build the error for training that left the finite numbers: where, with which learning rate, what to try."""
+    return NonFiniteLoss(
+        f"{what} at step {step} (epoch {epoch})",
+        f"with learning rate {lr:.4g} the weights ran away, or the pictures or labels hold nonsense",
+        f"try --lr {lr / 10:.2g}, or --clip 1",
+    )
+
+
 def recompute_batchnorm(net: nn.Module, batches: Batches, epoch: int, pictures: int = 10_000) -> None:
     """Measure BatchNorm's running statistics anew, on up to `pictures` train pictures in batches of at least 64.
 
     Needed after training with very small batches: the running average then follows the last few pictures, and one
     picture's spread is not the data's. Each layer's statistics become the plain mean over these batches
-    (momentum None), computed with the weights as they are; no weight changes.
+    (momentum None), computed with the weights as they are; no weight changes. All other layers are in evaluation mode,
+    dropout among them: the statistics are for that mode. A layer that the net keeps frozen in training stays as it is.
     """
-    layers = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    if not layers:
-        return
+    was_training = net.training
+    set_mode(net, True)
+    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    layers = [layer for layer in norms if layer.training]
     momenta = [layer.momentum for layer in layers]
+    set_mode(net, False)
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None
+        layer.training = True
     try:
-        set_mode(net, True)
         with torch.no_grad():
-            for images, _ in batches.sample(epoch, pictures, batch_size=max(64, batches.batch_size)):
+            for images, _ in batches.sample(epoch, pictures if layers else 0, max(64, batches.batch_size)):
                 net(images)
     finally:
         for layer, momentum in zip(layers, momenta):
             layer.momentum = momentum
+        set_mode(net, was_training)

@@ -18,8 +18,8 @@ from striate.data.preprocess import Preprocess, measure
 from striate.data.split import Split, make_split
 from striate.device import Plan, available_threads, choose_device, key, make_plan, processor_flags
 from striate.errors import DataError, UsageError
-from striate.models.registry import create_model
 from striate.models.initialise import initialise
+from striate.models.registry import create_model
 from striate.models.summary import Summary, check_fits, summarise
 from striate.models.user import instantiate, load_class, take_logits, warn_probabilities
 from striate.settings.train import TrainSettings, parse_range
@@ -116,7 +116,9 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
         net = create_model(settings.model, classes, channels, size, **settings.model_option)
     else:
         if settings.model_option and isinstance(own, nn.Module):
-            raise UsageError("--model-option has no effect on a module that is already built", "", "set it in your class")
+            raise UsageError(
+                "--model-option has no effect on a module that is already built", "", "set it in your class"
+            )
         net = own if isinstance(own, nn.Module) else instantiate(own, classes, channels, size, **settings.model_option)
         notes += [note for note in (take_logits(net, shape), warn_probabilities(net, shape)) if note]
     last_batch = len(material.split.train) % settings.batch_size or settings.batch_size
@@ -247,5 +249,3 @@ def _per_channel(name: str, given: tuple[float, ...], channels: int) -> tuple[fl
 def _writable(images: Images) -> Images:
     # torch.from_numpy wants writable memory; a map of a file is not.
     return images if images.flags.writeable else images.copy()
-
-

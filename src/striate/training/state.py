@@ -46,7 +46,17 @@ def load_state(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
             learner.optimizer.state[parameter] = {name: _like(parameter, value) for name, value in state.items()}
 
 
+def first_non_finite(learner: Learner, tensors: Mapping[str, Tensor]) -> str | None:
+    """Name the first weight, average or optimizer state that is not finite; buffers may hold what they like."""
+    buffers = {name for name, _ in learner.net.named_buffers()}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and name.partition(".")[2] not in buffers and not bool(tensor.isfinite().all()):
+            return name
+    return None
+
+
 def _like(parameter: Tensor, value: Tensor) -> Tensor:
     if value.shape == parameter.shape and value.ndim > 0:
         return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-    return value.clone()  # the step counter
+    # The step counter, which the fused kernels want beside the weights.
+    return value.to(parameter.device if parameter.is_cuda else "cpu", copy=True)
