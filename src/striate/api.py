@@ -24,7 +24,7 @@ from striate.runs.model_file import read_card
 from striate.settings.layers import resolve_train
 from striate.settings.train import TrainSettings
 from striate.training.job import Job, read_config, resume_job, start_job
-from striate.training.prepare import as_parts, prepare_material
+from striate.training.prepare import OWN, as_parts, prepare_material
 
 SAMPLES_SHOWN = 40
 MISTAKES_SHOWN = 24
@@ -94,6 +94,7 @@ def train(
         given["model"] = model
     elif model is not None:
         own = model
+        given["model"] = OWN + (model if isinstance(model, type) else type(model)).__name__
     resolved, _, _ = resolve_train(
         given, origin="argument", config=Path(config) if config is not None else None, environ=os.environ
     )

@@ -172,7 +172,9 @@ def test_a_changed_file_starts_again(mirror: Any, target: Path, good: Digests) -
 def test_a_part_of_another_length_in_all_starts_again(mirror: Any, target: Path, good: Digests) -> None:
     url = mirror.serve("file", CONTENT)
     leave_part(target, b"x" * 1000, url="http://elsewhere/", etag="", total=99)
-    assert get([url], target, good) == []
+    done: list[int] = []
+    assert get([url], target, good, progress=lambda now, total: done.append(now)) == []
+    assert done == sorted(done), "nothing was appended to it"
     assert [headers.get("range") for _, headers in mirror.requests] == ["bytes=1000-", None]
 
 

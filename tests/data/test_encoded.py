@@ -108,7 +108,19 @@ def test_the_row_at_fault_is_named() -> None:
     row = b"\0" + bytes(18)
     flipped = bytearray(good)
     flipped[60] ^= 1
-    for bad in (good[:-30], bytes(flipped), b"", None, b"<html>", png((6, 6), 3, row * 5), good[:20], b"\x89PNG"):
+    wrong_sum = bytearray(good)
+    wrong_sum[-13] ^= 1  # the last byte before IEND belongs to the sum over the pixels, which are right
+    for bad in (
+        bytes(wrong_sum),
+        good[:-30],
+        bytes(flipped),
+        b"",
+        None,
+        b"<html>",
+        png((6, 6), 3, row * 5),
+        good[:20],
+        b"\x89PNG",
+    ):
         message = refused([good] * 200 + [bad] + [good] * 100)
         assert "a.parquet, row 200" in message, bad
         assert "a.parquet, row 0" in refused([bad, good])

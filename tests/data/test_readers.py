@@ -241,8 +241,9 @@ def test_a_cifar_archive_cut_anywhere_is_refused(tmp_path: Path, write_cifar: An
         write_tar(whole, cifar10_files(write_cifar, 1)[0])
     content = whole.read_bytes()
     path = tmp_path / "cut.tar.gz"
-    path.write_bytes(content[: int(fraction * len(content))])
-    assert str(path) in refused(read_cifar_binary, path)
+    for length in (int(fraction * len(content)), len(content) - 4):  # the second lacks half of gzip's own sum
+        path.write_bytes(content[:length])
+        assert str(path) in refused(read_cifar_binary, path)
 
 
 def test_archives_that_mean_harm(tmp_path: Path, write_cifar: Any, monkeypatch: pytest.MonkeyPatch) -> None:

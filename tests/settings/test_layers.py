@@ -163,18 +163,19 @@ def test_environment_names_the_recipe_net_and_options() -> None:
     environ = {"STRIATE_MODEL": "lenet5", "STRIATE_MODEL_OPTION": "activation=relu;pool=max", "STRIATE_DATA": "/d"}
     resolved, origins, name = resolve_train({"data": "mnist"}, environ=environ)
     assert name == "generic" and resolved.model_option == {"activation": "relu", "pool": "max"}
-    assert (resolved.data_root, origins["data_root"]) == (Path("/d"), "environment STRIATE_DATA")
-    assert resolved.data == "mnist"  # STRIATE_DATA is the folder, never the name
+    assert origins["model"] == "environment STRIATE_MODEL"
+    # STRIATE_DATA is the folder, never the name; the look-up reads it, so no run records a machine's path.
+    assert (resolved.data, resolved.data_root) == ("mnist", None)
 
 
 def test_empty_and_foreign_variables_do_nothing() -> None:
     assert environment_layers(TrainSettings, {"STRIATE_EPOCHS": "", "STRIATE_DEBUG": "1", "EPOCHS": "3"}) == []
 
 
-def test_other_verbs_read_only_folder_and_device() -> None:
+def test_other_verbs_read_only_the_device() -> None:
     environ = {"STRIATE_DATA": "/d", "STRIATE_DEVICE": "cpu", "STRIATE_OUT": "x", "STRIATE_MODEL": "lenet5"}
     read = environment_layers(EvalSettings, environ, only=FROM_ENVIRONMENT)
-    assert {name for _, values in read for name in values} == {"data_root", "device"}
+    assert {name for _, values in read for name in values} == {"device"}
 
 
 def test_file_names_that_are_not_utf8_become_paths() -> None:

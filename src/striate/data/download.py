@@ -210,7 +210,6 @@ class _Download:
         with _opened(self.part, "r+b" if offset else "wb") as stream:
             with _writing(self.part):
                 stream.seek(offset)
-                stream.truncate()
             # Raw: a server that marks a .gz file as compressed for the journey must not have it unpacked here.
             # Without a chunk size, which would hold back what comes slowly until there is a chunk of it.
             for piece in response.iter_raw():

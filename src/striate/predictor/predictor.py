@@ -141,16 +141,16 @@ class Predictor:
                 detail = {"code": "unreadable", "cause": error.cause or error.what, "fix": error.fix}
                 answers[position] = Answer(name, error=detail)
         if pictures:
-            probabilities = self.probabilities(self.logits(np.stack(pictures)))
-            for (position, name), row, notes_of, seen in zip(readable, probabilities, steps, pictures, strict=True):
-                answers[position] = self.answer(name, row, notes_of, seen)
+            logits = self.logits(np.stack(pictures))
+            rows = zip(readable, logits, self.probabilities(logits), steps, pictures, strict=True)
+            for (position, name), scores, row, notes_of, seen in rows:
+                answers[position] = self.answer(name, int(scores.argmax()), row, notes_of, seen)
         return [answer for answer in answers if answer is not None]
 
     def answer(
-        self, source: str, probabilities: NDArray[np.float64], steps: tuple[str, ...] = (), seen: Any = None
+        self, source: str, best: int, probabilities: NDArray[np.float64], steps: tuple[str, ...] = (), seen: Any = None
     ) -> Answer:
-        """Build the Answer for one row of probabilities."""
-        best = int(probabilities.argmax())
+        """Build the Answer for one row of probabilities; `best` has the highest logit, as sigmoids near 1 may be equal."""
         named = {name: float(p) for name, p in zip(self.classes, probabilities, strict=True)}
         return Answer(source, self.classes[best], float(probabilities[best]), named, False, steps, None, seen)
 

@@ -76,7 +76,8 @@ def closing(facts: Mapping[str, Any]) -> list[str]:
     lines.append(f"train     loss {last['train_loss']:.4f}, accuracy {percent(last['train_accuracy'])} (running)")
     if evaluation is not None:
         lines.append(f"test      {accuracy_text(evaluation)}")
-        weakest = min(evaluation["per_class"], key=lambda row: (row["f1"], row["class"]))
+        shown = [row for row in evaluation["per_class"] if row["samples"]]
+        weakest = min(shown, key=lambda row: (row["f1"], row["class"]))
         lines.append(
             f"weakest   class {weakest['class']}: precision {percent(weakest['precision'])},"
             f" recall {percent(weakest['recall'])}"

@@ -74,9 +74,22 @@ class ModelCard:
             raise DataError(
                 f"{path} is not a model card", f"{type(error).__name__}: {error}", "restore it or train again"
             ) from error
-        if len(card.classes) != card.num_classes:
-            raise DataError(f"{path} names {len(card.classes)} classes for a net of {card.num_classes}")
+        problem = card.problem()
+        if problem:
+            raise DataError(f"{path} is not a model card", problem, "restore it or train again")
         return card
+
+    def problem(self) -> str:
+        """Say what cannot be in this card, or nothing."""
+        if len(self.classes) != self.num_classes:
+            return f"it names {len(self.classes)} classes for a net of {self.num_classes}"
+        if self.output not in ("softmax", "sigmoid"):
+            return f"output is {self.output!r}, not softmax or sigmoid"
+        if not isinstance(self.temperature, (int, float)) or not 0 < self.temperature < float("inf"):
+            return f"temperature is {self.temperature!r}, not a number above 0"
+        if not isinstance(self.weights, dict) or not all(isinstance(self.weights.get(k), str) for k in ("file", "sha256")):
+            return "weights do not name a file and its sha256"
+        return ""
 
 
 def write_card(folder: Path, card: ModelCard) -> None:

@@ -12,6 +12,19 @@ from striate.errors import UsageError, unknown_name
 Layer = tuple[str, Mapping[str, Any]]  # where the values come from, and the values
 SettingsType = TypeVar("SettingsType", bound="Settings")
 
+# What other tools call a setting; only for the hint in the error.
+USUAL_NAMES = {
+    "learning_rate": "lr",
+    "batch": "batch_size",
+    "wd": "weight_decay",
+    "imgsz": "size",
+    "num_epochs": "epochs",
+    "patience": "early_stop",
+    "dataset": "data",
+    "arch": "model",
+    "opt": "optimizer",
+}
+
 
 class Settings(BaseModel):
     """Settings of one verb. Every field is a flag of that verb: `batch_size` is `--batch-size`."""
@@ -23,6 +36,9 @@ def check_names(model: type[Settings], names: Iterable[str]) -> None:
     """Raise UsageError with near names for a setting that does not exist."""
     for name in names:
         if name not in model.model_fields:
+            meant = USUAL_NAMES.get(str(name).lower().replace("-", "_"))
+            if meant in model.model_fields:
+                raise UsageError(f"unknown setting {name!r}", f"striate calls it {meant}")
             raise unknown_name("setting", str(name), model.model_fields)
 
 

@@ -10,10 +10,10 @@ from typing import Any, Union, get_args, get_origin
 from striate.errors import UsageError
 from striate.settings.base import Layer, Settings, build, check_names
 from striate.settings.recipes import choose_recipe, load_recipe, read_config
-from striate.settings.train import _EFFECT, TrainSettings
+from striate.settings.train import EFFECTS, TrainSettings
 
-_VARIABLE_OF = {"data_root": "STRIATE_DATA"}  # others are STRIATE_ and the field's name
-_NO_VARIABLE = ("data",)  # STRIATE_DATA is the folder of the data sets
+# STRIATE_DATA is the folder of the data sets: the look-up reads it itself, so that no run records a machine's path.
+_NO_VARIABLE = ("data", "data_root")
 
 
 def resolve_train(
@@ -71,7 +71,7 @@ def environment_layers(
     """
     layers: list[Layer] = []
     for field in model.model_fields if only is None else (name for name in model.model_fields if name in only):
-        variable = _VARIABLE_OF.get(field, f"STRIATE_{field.upper()}")
+        variable = f"STRIATE_{field.upper()}"
         if field not in _NO_VARIABLE and environ.get(variable):
             layers.append((f"environment {variable}", from_text(model, {field: environ[variable]})))
     return layers
@@ -162,7 +162,7 @@ def _join_options(layers: list[Layer]) -> list[Layer]:
 
 def _idle(settings: TrainSettings) -> dict[str, str]:
     """Return the settings that do nothing beside the others, with what they would need."""
-    return {name: needs for name, needs, has_effect in _EFFECT if not has_effect(settings)}
+    return {name: needs for name, needs, has_effect in EFFECTS if not has_effect(settings)}
 
 
 def _must_have_effect(settings: TrainSettings, name: str, origin: str) -> bool:

@@ -158,7 +158,7 @@ def parse_range(text: str) -> slice:
 
 
 # A setting that does nothing beside others: (name, the rule it needs, does it have an effect?)
-_EFFECT: tuple[tuple[str, str, Any], ...] = (
+EFFECTS: tuple[tuple[str, str, Any], ...] = (
     ("momentum", "optimizer sgd", lambda s: s.optimizer == "sgd"),
     ("nesterov", "optimizer sgd with momentum", lambda s: s.optimizer == "sgd" and s.momentum > 0),
     ("betas", "optimizer adam or adamw", lambda s: s.optimizer != "sgd"),
@@ -168,13 +168,3 @@ _EFFECT: tuple[tuple[str, str, Any], ...] = (
     ("label_smoothing", "loss cross-entropy", lambda s: s.loss == "cross-entropy"),
     ("early_stop", "a validation set", lambda s: s.validation > 0 or s.validation_range is not None),
 )
-
-
-def without_effect(settings: TrainSettings) -> list[tuple[str, str]]:
-    """Return the settings that differ from their default but do nothing beside the others, with what they need."""
-    idle = []
-    for name, needs, has_effect in _EFFECT:
-        default = TrainSettings.model_fields[name].default
-        if getattr(settings, name) != default and not has_effect(settings):
-            idle.append((name, needs))
-    return idle

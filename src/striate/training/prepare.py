@@ -57,13 +57,16 @@ def prepare_material(settings: TrainSettings, data: Parts | None, split: Split |
     `data` given: used as they are; `split` given (by resume): used as it is.
     """
     parts = data or load_named(settings.data, settings.data_root, settings.download, report)
-    split = split or make_split(
-        parts,
-        validation=settings.validation,
-        test=settings.test,
-        seed=settings.seed,
-        **{name: _range(getattr(settings, name)) for name in ("train_range", "validation_range", "test_range")},
-    )
+    if split is None:
+        split = make_split(
+            parts,
+            validation=settings.validation,
+            test=settings.test,
+            seed=settings.seed,
+            **{name: _range(getattr(settings, name)) for name in ("train_range", "validation_range", "test_range")},
+        )
+        if parts.validation is not None and parts.test is None:
+            report(f"{parts.name} has no test set: {len(split.test):,} of the train pictures were set apart as one")
     if settings.batch_size > len(split.train):
         raise UsageError(
             f"a batch of {settings.batch_size} is larger than the data",
@@ -107,9 +110,11 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
     if own is None and settings.model is not None and ".py:" in settings.model:
         own = load_class(settings.model)
     if own is None:
-        if settings.model is None or settings.model.startswith(OWN):
+        if settings.model is None:
+            raise UsageError(f"no net is named for {settings.data}", "", 'name one: model="lenet5", or model=MyNet()')
+        if settings.model.startswith(OWN):
             raise UsageError(
-                f"this run's net is your own class {(settings.model or '').removeprefix(OWN)}",
+                f"this run's net is your own class {settings.model.removeprefix(OWN)}",
                 "a run folder holds weights, never code",
                 "give it: --model net.py:MyNet, or model=MyNet() in Python",
             )
