@@ -75,7 +75,9 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     threads = torch.get_num_threads()
     plans = ((1, False), (1, True), (threads, True))
-    print(f"| net, side, batch | million multiply-adds | plain, 1 thread | oneDNN, 1 thread | oneDNN, {threads} threads |")
+    print(
+        f"| net, side, batch | million multiply-adds | plain, 1 thread | oneDNN, 1 thread | oneDNN, {threads} threads |"
+    )
     print("|---|---|---|---|---|")
     rows = []
     for net, side, batch_size in CASES:
@@ -87,7 +89,9 @@ def main() -> None:
                 times.append(value)
         rows.append((macs, f"{net}, {side}, {batch_size}", [statistics.median(times) for times in timed]))
     for macs, name, medians in sorted(rows):
-        cells = " | ".join(f"{'**' if m == min(medians) else ''}{m:,.0f}{'**' if m == min(medians) else ''}" for m in medians)
+        cells = " | ".join(
+            f"{'**' if m == min(medians) else ''}{m:,.0f}{'**' if m == min(medians) else ''}" for m in medians
+        )
         print(f"| {name} | {macs / 1e6:.2f} | {cells} |", flush=True)
 
 

@@ -55,9 +55,7 @@ def article_parts(name: str) -> tuple[Any, Any, int, Callable[[Any, Any], Any], 
     half = transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     if name in ("mlp", "strided-cnn"):
         if name == "mlp":
-            net = nn.Sequential(
-                nn.Flatten(), nn.Linear(784, 200), nn.LeakyReLU(0.02), nn.Linear(200, 10), nn.Sigmoid()
-            )
+            net = nn.Sequential(nn.Flatten(), nn.Linear(784, 200), nn.LeakyReLU(0.02), nn.Linear(200, 10), nn.Sigmoid())
         else:
             net = nn.Sequential(
                 nn.Conv2d(1, 10, 5, stride=2), nn.LeakyReLU(0.02), nn.BatchNorm2d(10),

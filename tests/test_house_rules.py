@@ -49,7 +49,9 @@ def imports(tree: ast.AST) -> list[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: a relative import"
             module = node.module or ""
-            found += [(node.lineno, f"{module}.{alias.name}" if module == "striate" else module) for alias in node.names]
+            found += [
+                (node.lineno, f"{module}.{alias.name}" if module == "striate" else module) for alias in node.names
+            ]
     return found
 
 
@@ -101,7 +103,9 @@ def test_no_pickle_and_no_code_from_text(path: Path) -> None:
             assert node.func.id not in {"eval", "exec"}, f"{path}:{node.lineno}: {node.func.id}()"
         if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
             called = f"{node.func.value.id}.{node.func.attr}"
-            assert called not in {"torch.load", "torch.save", "os.system", "np.load"}, f"{path}:{node.lineno}: {called}()"
+            assert called not in {"torch.load", "torch.save", "os.system", "np.load"}, (
+                f"{path}:{node.lineno}: {called}()"
+            )
 
 
 def test_the_loop_has_no_nested_function_and_steps_once() -> None:

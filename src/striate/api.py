@@ -9,7 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from striate.data.builtin import load_named
 from striate.data.dataset import Dataset, Parts
+from striate.data.split import Split
 from striate.errors import DataError, UsageError
 from striate.evaluation.evaluate import evaluate_pictures
 from striate.files import write_json
@@ -24,7 +28,7 @@ from striate.runs.model_file import read_card
 from striate.settings.layers import resolve_train
 from striate.settings.train import TrainSettings
 from striate.training.job import Job, read_config, resume_job, start_job
-from striate.training.prepare import OWN, as_parts, prepare_material
+from striate.training.prepare import OWN, as_parts
 
 SAMPLES_SHOWN = 40
 MISTAKES_SHOWN = 24
@@ -175,29 +179,40 @@ def pictures_of(
     data: Any = None,
     data_root: str | Path | None = None,
 ) -> tuple[Dataset, Any, Any]:
-    """Return part, pictures at the net's size and indices of a split of a run's own or of other data."""
-    changes: dict[str, Any] = {}
-    if data_root is not None:
-        changes["data_root"] = Path(data_root)
-    saved_split = None
-    if data is None or (isinstance(data, str) and data == settings.data) or isinstance(data, Parts):
-        from striate.data.split import Split
+    """Return part, pictures at the net's size and indices of a split of a run's own data, or of other data.
 
-        if data is None and folder.read_json("data.json").get("given"):
-            raise UsageError(f"{folder} was trained on arrays", "a run folder does not hold them", "pass data=…")
-        saved_split = Split.from_json(folder.read_json("split.json"))
-    elif isinstance(data, str):
-        changes.update(data=data, train_range=None, validation_range=None, test_range=None, validation=0.0)
-    parts = as_parts(data) if data is not None and not isinstance(data, str) else None
-    material = prepare_material(settings.model_copy(update=changes), parts, saved_split, note)
-    own = material.parts.train.classes
+    Other data are counted as their maker splits them, and whole where no test set is set apart: none of them trained
+    this net. Raises DataError where the run's own data are no longer what they were, or where the classes differ.
+    """
+    record = folder.read_json("data.json")
+    if data is None and record["given"]:
+        raise UsageError(f"{folder} was trained on arrays", "a run folder does not hold them", "pass data=…")
+    if data is None or isinstance(data, str):
+        root = Path(data_root) if data_root is not None else settings.data_root
+        parts = load_named(data or settings.data, root, settings.download, note, settings.class_names)
+    else:
+        parts = as_parts(data)
+    own = parts.train.classes
     if own != predictor.classes:
         raise DataError(
-            f"{material.parts.name} has classes {', '.join(own[:5])} …, the net {', '.join(predictor.classes[:5])} …",
+            f"{parts.name} has classes {', '.join(own[:5])} …, the net {', '.join(predictor.classes[:5])} …",
             "an accuracy over different classes says nothing",
             "evaluate on data with the classes the net was trained on",
         )
-    return material.pictures(split)
+    present = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    found = {name: part.fingerprint for name, part in present.items() if part is not None}
+    if found == record["fingerprints"]:
+        part, indices = Split.from_json(folder.read_json("split.json")).of(parts, split)
+    elif data is None:
+        raise DataError(
+            f"{settings.data} changed since the run began",
+            "its split no longer says which pictures were trained on",
+            "restore the data, or name other data with --data",
+        )
+    else:
+        part = parts.train if split == "test" and parts.test is None else parts.part(split)
+        indices = np.arange(len(part))
+    return part, predictor.preprocess.geometry_all(part.images[indices]), indices
 
 
 def compare(runs: Sequence[str | Path]) -> list[dict[str, Any]]:

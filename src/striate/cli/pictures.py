@@ -89,7 +89,7 @@ def from_data_set(settings: PictureSettings, runs: Sequence[str]) -> list[Source
 
     assert settings.data is not None and settings.index is not None
     name = find_named(settings.data).name
-    parts = load_named(name, settings.data_root, report=hint)
+    parts = load_named(name, settings.data_root, report=hint, class_names=_language(runs))
     if settings.split == "train" or getattr(parts, settings.split) is not None:
         part = parts.part(settings.split)
         chosen = choose_indices(settings.index, len(part), f"{name}/{settings.split}")
@@ -98,6 +98,14 @@ def from_data_set(settings: PictureSettings, runs: Sequence[str]) -> list[Source
         numbers = choose_indices(settings.index, len(indices), f"the {settings.split} split of {name}")
         chosen = [int(indices[number]) for number in numbers]
     return [Source(part.source(number), part.images[number], part.classes[part.labels[number]]) for number in chosen]
+
+
+def _language(runs: Sequence[str]) -> str:
+    """Return the language of class names in which the first of `runs` answers."""
+    from striate.runs.folder import open_run
+    from striate.training.job import read_config
+
+    return read_config(open_run(runs[0])).class_names
 
 
 def _set_apart(parts: Any, split: str, runs: Sequence[str]) -> Any:

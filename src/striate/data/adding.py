@@ -128,7 +128,7 @@ def _recognise_idx(path: Path, wanted: NamedSet | None, packed: bool) -> tuple[N
         raise DataError(
             f"{path} could belong to {', '.join(several)}",
             "its bytes are none of the official ones that are known",
-            "say which: striate data add FILE --name NAME",
+            "say which: striate data add FILE --data NAME",
         )
     if wanted.name not in several:
         raise DataError(f"{path} is an IDX file", f"{wanted.name} has none", f"choose among {', '.join(several)}")

@@ -9,6 +9,7 @@ is never refused for another wrapper; where its unpacked bytes are not the offic
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +39,25 @@ from striate.errors import DataError
 _MISSPELT = {"cra": "crab"}
 
 
-def load_named(name: str, root: Path | None = None, download: bool = True, report: Report = silent) -> Parts:
+def load_named(
+    name: str, root: Path | None = None, download: bool = True, report: Report = silent, class_names: str = "en"
+) -> Parts:
     """Return the parts of a named data set, its pictures as their makers give them, in their order.
 
     `digits` has one part only: 1,797 pictures of 8 × 8 pixels whose values 0–16 become round(v · 255 / 16).
     `report` gets a line for a download, for a mirror passed over and for a file that is not the official one.
-    Raises UsageError for an unknown name; DataError where a file is broken or cannot be had.
+    `class_names`: en, or zh for Chinese ones. Raises UsageError for an unknown name; DataError where a file is broken
+    or cannot be had.
     """
     named = find_named(name)
+    parts = _find_parts(named, root, download, report)
+    if class_names == "en":
+        return parts
+    test = parts.test and replace(parts.test, classes=named.classes_zh)
+    return replace(parts, train=replace(parts.train, classes=named.classes_zh), test=test)
+
+
+def _find_parts(named: NamedSet, root: Path | None, download: bool, report: Report) -> Parts:
     if named.kind == "embedded":
         return _load_digits(named)
     looked = []

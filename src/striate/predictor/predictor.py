@@ -150,7 +150,7 @@ class Predictor:
     def answer(
         self, source: str, best: int, probabilities: NDArray[np.float64], steps: tuple[str, ...] = (), seen: Any = None
     ) -> Answer:
-        """Build the Answer for one row of probabilities; `best` has the highest logit, as sigmoids near 1 may be equal."""
+        """Build the Answer for one row of probabilities; `best` is the class of the highest logit."""
         named = {name: float(p) for name, p in zip(self.classes, probabilities, strict=True)}
         return Answer(source, self.classes[best], float(probabilities[best]), named, False, steps, None, seen)
 

@@ -87,7 +87,8 @@ class ModelCard:
             return f"output is {self.output!r}, not softmax or sigmoid"
         if not isinstance(self.temperature, (int, float)) or not 0 < self.temperature < float("inf"):
             return f"temperature is {self.temperature!r}, not a number above 0"
-        if not isinstance(self.weights, dict) or not all(isinstance(self.weights.get(k), str) for k in ("file", "sha256")):
+        named = self.weights if isinstance(self.weights, dict) else {}
+        if not all(isinstance(named.get(key), str) for key in ("file", "sha256")):
             return "weights do not name a file and its sha256"
         return ""
 

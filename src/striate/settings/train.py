@@ -17,6 +17,7 @@ class TrainSettings(Settings):
     data: str = Field("digits", description="name of the data set")
     data_root: Path | None = Field(None, description="folder that holds the data sets")
     download: bool = Field(True, description="download a named data set that is not here")
+    class_names: Literal["en", "zh"] = Field("en", description="language of a named data set's class names")
     model: str | None = Field(None, description="name of a net, or net.py:MyNet")
     model_option: dict[str, Any] = Field(default_factory=dict, description="options of the net, name=value")
     recipe: str | None = Field(None, description="named settings to start from")

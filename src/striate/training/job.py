@@ -343,7 +343,7 @@ def resume_job(
             "a run folder does not hold them",
             "give them: striate.resume(run, data=…)",
         )
-    data = data or load_named(settings.data, settings.data_root, settings.download, report)
+    data = data or load_named(settings.data, settings.data_root, settings.download, report, settings.class_names)
     for part, fingerprint in recorded["fingerprints"].items():
         if data.part(part).fingerprint != fingerprint:
             raise UsageError(

@@ -56,7 +56,7 @@ def prepare_material(settings: TrainSettings, data: Parts | None, split: Split |
 
     `data` given: used as they are; `split` given (by resume): used as it is.
     """
-    parts = data or load_named(settings.data, settings.data_root, settings.download, report)
+    parts = data or load_named(settings.data, settings.data_root, settings.download, report, settings.class_names)
     if split is None:
         split = make_split(
             parts,
