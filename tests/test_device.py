@@ -22,7 +22,7 @@ def plan(at: torch.device = CPU, **changed: Any) -> Plan:
         "precision": "auto",
         "threads": 0,
         "step_macs": 10**9,
-        "has_convolution": True,
+        "channels_last": True,
         "flags": frozenset({"avx2"}),
         "available_threads": 6,
     }
@@ -72,7 +72,9 @@ def test_an_unknown_device(name: str) -> None:
         choose_device(name)
 
 
-@given(st.integers(0, 2**63 - 1), st.sampled_from(["order", "augment", "dropout", "init"]), st.integers(0), st.integers(0))
+@given(
+    st.integers(0, 2**63 - 1), st.sampled_from(["order", "augment", "dropout", "init"]), st.integers(0), st.integers(0)
+)
 def test_a_key_is_a_function_of_its_arguments(seed: int, stream: str, epoch: int, step: int) -> None:
     number = key(seed, stream, epoch, step)
     assert number == key(seed, stream, epoch, step) and 0 <= number < 2**63
@@ -120,7 +122,7 @@ def test_bf16_only_where_it_is_quick() -> None:
 
 def test_channels_last_is_for_convolutions() -> None:
     assert plan().memory_format is torch.channels_last
-    assert plan(has_convolution=False).memory_format is torch.contiguous_format
+    assert plan(channels_last=False).memory_format is torch.contiguous_format
     assert plan(torch.device("mps")).memory_format is torch.contiguous_format
 
 

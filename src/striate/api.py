@@ -32,6 +32,7 @@ from striate.training.prepare import OWN, as_parts
 
 SAMPLES_SHOWN = 40
 MISTAKES_SHOWN = 24
+DRAWINGS_APART = 10  # in times of one drawing
 
 
 class Run:
@@ -118,8 +119,9 @@ def run_training(
     began = time.perf_counter()
     report: Callable[[str], None] = (lambda line: None) if quiet else note
     job = start_job(settings, data=data, model=model, report=report, command=command)
+    typed = settings.model if settings.model is not None and ".py:" in settings.model else ""
     _draw_samples(job)
-    return _carry_out(job, began, live=live, quiet=quiet, data=data)
+    return _carry_out(job, began, live=live, quiet=quiet, data=data, typed=typed)
 
 
 def resume(
@@ -161,6 +163,9 @@ def evaluate(
     folder = open_run(run)
     predictor = predictor or load_predictor(run, device=device, model=model)
     settings = read_config(folder)
+    state = folder.status()
+    if state.get("state") != "finished":
+        note(f"{folder} is not finished ({state.get('state')}): these are its best weights so far")
     part, images, indices = pictures_of(
         folder, predictor, settings, split=split, data=parts if data is None else data, data_root=data_root
     )
@@ -243,20 +248,18 @@ def compare(runs: Sequence[str | Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def _carry_out(job: Job, began: float, *, live: bool, quiet: bool, data: Parts | None) -> Run:
+def _carry_out(job: Job, began: float, *, live: bool, quiet: bool, data: Parts | None, typed: str = "") -> Run:
     """Run a job to its end, showing and drawing what happens."""
     show: Callable[[str], None] = (lambda line: None) if quiet else say
     for line in opening(_facts(job)):
         show(line)
     steps_per_epoch = len(job.learner.batches)
-    curves = LiveCurves() if live else None
-    with Display(
-        epochs=job.settings.epochs, steps_per_epoch=steps_per_epoch, done_steps=job.progress.step, quiet=quiet
-    ) as display:
+    curves = _Curves(job, live)
+    with Display(epochs=job.settings.epochs, steps_per_epoch=steps_per_epoch, quiet=quiet) as display:
         for happening in job.run():
             if isinstance(happening, EpochResult):
                 display.epoch(asdict(happening))
-                _draw_curves(job, curves)
+                curves.update()
                 continue
             display.progress(
                 epoch=happening.epoch,
@@ -264,9 +267,11 @@ def _carry_out(job: Job, began: float, *, live: bool, quiet: bool, data: Parts |
                 step_in_epoch=happening.step_in_epoch,
                 loss=happening.loss_sum / max(1, happening.seen),
                 pictures_per_second=happening.seen / max(1e-9, happening.epoch_seconds),
+                seconds=happening.seconds,
             )
+    curves.draw()
     pictures = ["curves.png", *_draw_evaluation(job)]
-    for line in closing(_closing_facts(job, time.perf_counter() - began, pictures)):
+    for line in closing(_closing_facts(job, time.perf_counter() - began, pictures, typed)):
         show(line)
     return Run(job.folder, job.predictor(), data)
 
@@ -291,19 +296,26 @@ def _facts(job: Job) -> dict[str, Any]:
     }
 
 
-def _closing_facts(job: Job, seconds: float, pictures: list[str]) -> dict[str, Any]:
-    folder = str(job.folder)
-    named = not job.folder.read_json("data.json")["given"]
-    picture = f" --data {job.settings.data} --split test --index 0:4 --plot answers.png" if named else " picture.png"
+def _closing_facts(job: Job, seconds: float, pictures: list[str], typed: str) -> dict[str, Any]:
     return {
         "results": [asdict(row) for row in read_results(job.folder.path)],
         "best_epoch": job.best.epoch,
         "evaluation": job.evaluation.record if job.evaluation is not None else None,
         "seconds": seconds,
-        "folder": folder,
+        "folder": str(job.folder),
         "pictures": ["samples.png", *pictures],
-        "next": f"striate predict {folder}{picture}",
+        "next": _next_command(job, typed),
     }
+
+
+def _next_command(job: Job, typed: str) -> str:
+    """Return what to type next; `typed` is a net of the user's own as it was named on the command line."""
+    if job.parts.name is None and not typed:
+        return f'striate.load("{job.folder}", model={type(job.learner.net).__name__}()).predict("picture.png")'
+    model = f" --model {typed}" if typed else ""
+    if job.evaluation is None or job.folder.read_json("data.json")["given"]:
+        return f"striate predict {job.folder}{model} picture.png"
+    return f"striate predict {job.folder}{model} --data {job.settings.data} --split test --index 0:4 --plot answers.png"
 
 
 def _draw_samples(job: Job) -> None:
@@ -313,13 +325,29 @@ def _draw_samples(job: Job) -> None:
     plots.sample_grid(job.folder.file("samples.png"), part.images[chosen], labels, title=f"{part.name}: train pictures")
 
 
-def _draw_curves(job: Job, live: LiveCurves | None) -> None:
-    folder = job.folder.path
-    steps = read_steps(folder)
-    results = [asdict(row) for row in read_results(folder)]
-    plots.curves(folder / "curves.png", steps, results, title=job.folder.name)
-    if live is not None:
-        live.update(steps, results)
+class _Curves:
+    """curves.png, rewritten at each epoch's end; where epochs are as short as drawings, only every so often."""
+
+    def __init__(self, job: Job, live: bool) -> None:
+        self.folder = job.folder
+        self.live = LiveCurves() if live else None
+        self.drawn_at = float("-inf")
+        self.cost = 0.0
+
+    def update(self) -> None:
+        """Draw, unless drawing would take more than a tenth of the time."""
+        if time.perf_counter() - self.drawn_at > DRAWINGS_APART * self.cost:
+            self.draw()
+
+    def draw(self) -> None:
+        began = time.perf_counter()
+        steps = read_steps(self.folder.path)
+        results = [asdict(row) for row in read_results(self.folder.path)]
+        plots.curves(self.folder.file("curves.png"), steps, results, title=self.folder.name)
+        if self.live is not None:
+            self.live.update(steps, results)
+        self.drawn_at = time.perf_counter()
+        self.cost = self.drawn_at - began
 
 
 def _draw_evaluation(job: Job) -> list[str]:

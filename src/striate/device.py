@@ -125,13 +125,14 @@ def make_plan(
     precision: str,
     threads: int,
     step_macs: int,
-    has_convolution: bool,
+    channels_last: bool,
     flags: frozenset[str],
     available_threads: int,
 ) -> Plan:
     """Choose precision, memory format and threads.
 
-    `precision`: auto, fp32 or bf16; `threads`: 0 chooses; `step_macs`: forward multiply-adds of one batch.
+    `precision`: auto, fp32 or bf16; `threads`: 0 chooses; `step_macs`: forward multiply-adds of one batch;
+    `channels_last`: whether the net gains by that layout and can take it.
     Raises UsageError for bf16 on a processor without it: there it is tens of times slower.
     """
     reasons = []
@@ -152,7 +153,7 @@ def make_plan(
         threads = available_threads
     if small:
         reasons.append(f"plain kernels: a step of {step_macs / 1e6:.1f} million multiply-adds is small")
-    channels_last = has_convolution and device.type != "mps"
+    channels_last = channels_last and device.type != "mps"
     layout = "channels-last" if channels_last else "plain layout"
     return Plan(precision, channels_last, threads, not small, ", ".join([layout, *reasons]))
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON document, atomically, readable by a person."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a JSON document, atomically, readable by a person: one key a line, lists of plain values on one."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    # Inside a JSON string a line break is written \\n, so a bracket before a real one opens a list.
+    text = re.sub(r"\[\n([^\[\]{}]*?)\n\s*\]", lambda found: "[" + re.sub(r"\n\s*", " ", found[1].strip()) + "]", text)
+    write_text(path, text + "\n")
 
 
 def sync_directory(path: Path) -> None:

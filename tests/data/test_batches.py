@@ -120,10 +120,12 @@ def test_the_pictures_in_memory_are_never_changed() -> None:
     assert np.array_equal(IMAGES, before)
 
 
-@pytest.mark.parametrize(("pictures", "batch_size", "sizes"), [(64, 16, [16] * 4), (33, 16, [16, 16]), (500, 64, [64, 23])])
-def test_a_sample_is_of_different_pictures_without_augmentation(pictures: int, batch_size: int, sizes: list[int]) -> None:
-    source = make(text="flip,shift:2")
-    found = [(images.clone(), labels) for images, labels in source.sample(3, pictures, batch_size)]
+@pytest.mark.parametrize(("pictures", "batch_size", "sizes"), [(64, 16, [16] * 4), (33, 16, [16, 16]), (500, 64, [64])])
+def test_a_sample_is_of_different_pictures_without_augmentation(
+    pictures: int, batch_size: int, sizes: list[int]
+) -> None:
+    source = make(text="flip,shift:2", batch_size=batch_size)
+    found = [(images.clone(), labels) for images, labels in source.sample(3, pictures)]
     assert [len(labels) for _, labels in found] == sizes
     chosen = indices_of(found)
     assert len(set(chosen)) == len(chosen) and set(chosen) <= set(USED.tolist())
@@ -132,5 +134,5 @@ def test_a_sample_is_of_different_pictures_without_augmentation(pictures: int, b
 
 
 def test_a_sample_of_the_only_picture() -> None:
-    found: Any = list(make(indices=np.array([5])).sample(0, 100, 64))
+    found: Any = list(make(indices=np.array([5])).sample(0, 100))
     assert len(found) == 1 and indices_of(found) == [5]

@@ -95,7 +95,7 @@ def test_digits_are_scikit_learns(cache: Path) -> None:
     scale = [0, 16, 32, 48, 64, 80, 96, 112, 128, 143, 159, 175, 191, 207, 223, 239, 255]
     assert np.array_equal(parts.train.images[..., 0], np.array(scale)[bunch.images.astype(int)])
     assert np.array_equal(parts.train.labels, bunch.target)
-    assert parts.train.source(7) == "digits/train#7"
+    assert parts.train.source(7) == "digits#7"
 
 
 # ---- looking

@@ -179,7 +179,9 @@ def test_any_changed_byte_changes_the_fingerprint() -> None:
 
 def test_the_fingerprint_is_of_contents_alone() -> None:
     whole = small()
-    assert Dataset("other name", whole.images.copy(), whole.labels.copy(), whole.classes).fingerprint == whole.fingerprint
+    assert (
+        Dataset("other name", whole.images.copy(), whole.labels.copy(), whole.classes).fingerprint == whole.fingerprint
+    )
     assert len(whole.fingerprint) == 64
 
 

@@ -24,7 +24,8 @@ class Batches:
     """The train pictures, in an order that is a function of (seed, epoch) alone.
 
     `images` uint8 (N, H, W, C) at the net's size, `labels` int64 (N,), `indices` those that are used.
-    Yields float32 (B, C, H, W), channels-last, and int64 (B,) on the device; the last batch holds the rest.
+    Yields float32 (B, C, H, W), channels-last unless told otherwise, and int64 (B,) on the device; the last batch
+    holds the rest.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Batches:
         seed: int,
         device: torch.device,
         operations: tuple[Any, ...] = (),
+        channels_last: bool = True,
     ) -> None:
         self.images = torch.from_numpy(images)
         self.labels = torch.from_numpy(labels)
@@ -47,6 +49,7 @@ class Batches:
         self.seed = seed
         self.device = device
         self.operations = operations
+        self.channels_last = channels_last
         picture_bytes = 4 * math.prod(self.images.shape[1:])
         self._chunk = 1 if operations else max(1, CHUNK_BYTES // max(1, picture_bytes * batch_size))
 
@@ -67,17 +70,15 @@ class Batches:
             pictures = self.images[chosen]  # (chunk, H, W, C) uint8
             if self.operations:
                 pictures = augment.apply(self.operations, pictures, generator(self.seed, "augment", epoch, step))
-            floats = self.preprocess.normalise(pictures.to(self.device))  # (chunk, C, H, W)
-            labels = self.labels[chosen].to(self.device)
+            floats, labels = self._to_floats(pictures), self.labels[chosen].to(self.device)
             yield from zip(floats.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
-    def sample(self, epoch: int, pictures: int, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield up to `pictures` of this epoch's pictures in batches of `batch_size`, without augmentation.
-
-        A last batch of one is left out: BatchNorm cannot measure a spread on it.
-        """
+    def sample(self, epoch: int, pictures: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield up to `pictures` of this epoch's pictures in batches, without augmentation; no batch is left over."""
         order = self.order(epoch)[:pictures]
-        for chosen in order.split(batch_size):
-            if len(chosen) > 1 or len(order) == 1:
-                floats = self.preprocess.normalise(self.images[chosen].to(self.device))  # (B, C, H, W)
-                yield floats, self.labels[chosen].to(self.device)
+        for chosen in order.split(self.batch_size):
+            if len(chosen) == min(self.batch_size, len(order)):
+                yield self._to_floats(self.images[chosen]), self.labels[chosen].to(self.device)
+
+    def _to_floats(self, pictures: torch.Tensor) -> torch.Tensor:
+        return self.preprocess.normalise(pictures.to(self.device), self.channels_last)  # (B, C, H, W)

@@ -122,7 +122,7 @@ def _load_digits(named: NamedSet) -> Parts:
 
     bunch: Any = load_digits()
     images = np.rint(bunch.images * (255.0 / 16.0)).astype(np.uint8)[..., None]  # (1797, 8, 8, 1)
-    train = Dataset("digits/train", images, bunch.target.astype(np.int64), named.classes)
+    train = Dataset("digits", images, bunch.target.astype(np.int64), named.classes)
     return Parts("digits", train, licence=named.licence)
 
 

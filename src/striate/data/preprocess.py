@@ -100,11 +100,11 @@ class Preprocess:
                 pass
         return out
 
-    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
+    def normalise(self, batch: torch.Tensor, channels_last: bool = True) -> torch.Tensor:
         """Compute `(x.float() − mean) · (1/std)` in float32.
 
         `batch` (B, H, W, C), uint8 or floats of 0–255; returns float32 (B, C, H, W), a view whose strides are
-        channels-last. Mean and 1/std are rounded to float32 once (`constants`). With mean 0 and std 255 this is
+        channels-last, or where that is not wanted a copy laid out as a DataLoader's batches are. Mean and 1/std are rounded to float32 once (`constants`). With mean 0 and std 255 this is
         x·(1/255), which differs from the x/255 of ToTensor in the last bit for 126 of the 256 values (by at most
         6e-8). Raises DataError for another number of channels.
         """
@@ -128,7 +128,9 @@ class Preprocess:
             flat.mul_(scale_row)
         else:
             flat = (flat.to(torch.float32) - mean_row) * scale_row
-        return flat.view(count, height, width, channels).permute(0, 3, 1, 2)  # (B, C, H, W)
+        pictures = flat.view(count, height, width, channels).permute(0, 3, 1, 2)  # (B, C, H, W)
+        # One channel is in both layouts at once, and torch would take it for channels-last: the copy says which.
+        return pictures if channels_last else pictures.clone(memory_format=torch.contiguous_format)
 
     def constants(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return mean and 1/std as float32 (C,), the numbers that `normalise` uses; 1/std is taken in float64 first."""

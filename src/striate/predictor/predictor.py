@@ -77,6 +77,7 @@ class Predictor:
         temperature: float = 1.0,
         name: str = "",
         device: torch.device | None = None,
+        channels_last: bool = True,
     ) -> None:
         self.net = net
         self.preprocess = preprocess
@@ -85,6 +86,7 @@ class Predictor:
         self.temperature = temperature
         self.name = name
         self.device = device or torch.device("cpu")
+        self.channels_last = channels_last
 
     def logits(self, images: Images, batch_size: int = BATCH_PICTURES) -> Logits:
         """Return float32 logits (N, K) for uint8 pictures (N, H, W, C) at the net's size.
@@ -98,7 +100,7 @@ class Predictor:
             with torch.inference_mode():
                 for start in range(0, len(images), batch_size):
                     batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
-                    pictures = self.preprocess.normalise(batch.to(self.device))  # (B, C, H, W)
+                    pictures = self.preprocess.normalise(batch.to(self.device), self.channels_last)  # (B, C, H, W)
                     parts.append(self.net(pictures).float().cpu().numpy())
         finally:
             set_mode(self.net, was_training)
@@ -174,6 +176,7 @@ def load_predictor(path: str | Path, *, device: str = "auto", model: OwnNet = No
         temperature=card.temperature,
         name=folder.name,
         device=chosen,
+        channels_last=card.name is not None,
     )
 
 

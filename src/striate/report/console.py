@@ -19,11 +19,10 @@ class Display:
     nothing. An estimate of the whole time is told once, from the first steps.
     """
 
-    def __init__(self, *, epochs: int, steps_per_epoch: int, done_steps: int = 0, quiet: bool = False) -> None:
+    def __init__(self, *, epochs: int, steps_per_epoch: int, quiet: bool = False) -> None:
         self.epochs = epochs
         self.steps_per_epoch = steps_per_epoch
         self.quiet = quiet
-        self._first_step = done_steps
         self._began = time.perf_counter()
         self._estimated = False
         self._next_line = 0
@@ -41,11 +40,13 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
 
-    def progress(self, *, epoch: int, step: int, step_in_epoch: int, loss: float, pictures_per_second: float) -> None:
-        """Show where an epoch (from 0) stands: `loss` its mean so far."""
+    def progress(
+        self, *, epoch: int, step: int, step_in_epoch: int, loss: float, pictures_per_second: float, seconds: float
+    ) -> None:
+        """Show where an epoch (from 0) stands: `loss` its mean so far, `seconds` of training in all."""
         if self.quiet:
             return
-        self._estimate(step)
+        self._estimate(step, seconds)
         if self._bar is not None:
             about = f"loss {loss:.4f}  {pictures_per_second:,.0f} pictures/s"
             self._bar.update(self._task, completed=step_in_epoch, description=f"epoch {epoch + 1}", about=about)
@@ -72,14 +73,12 @@ class Display:
             self._bar.update(self._task, completed=0)
         say(line)
 
-    def _estimate(self, step: int) -> None:
-        elapsed = time.perf_counter() - self._began
-        done = step - self._first_step
-        if self._estimated or elapsed < ESTIMATE_AFTER_SECONDS or done == 0:
+    def _estimate(self, step: int, seconds: float) -> None:
+        if self._estimated or seconds < ESTIMATE_AFTER_SECONDS:
             return
         self._estimated = True
-        left = (self.epochs * self.steps_per_epoch - step) * elapsed / done
-        note(f"estimated {duration(elapsed + left)} of training in all, from the first {done:,} steps")
+        whole = self.epochs * self.steps_per_epoch * seconds / step
+        note(f"estimated {duration(whole)} of training in all, from the first {step:,} steps")
 
     def _start_bar(self) -> None:
         from rich.console import Console

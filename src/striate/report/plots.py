@@ -87,7 +87,11 @@ def curves_png(steps: Steps, results: Rows, title: str = "") -> bytes:
     if np.isfinite(train).any():
         charts.draw_line(right, epochs, train, color=BLUE, label="train, running mean of the epoch")
     if np.isfinite(validation).any():
-        best = int(np.nanargmax(validation))
+        # The run keeps the epoch of the highest accuracy and, among equals, of the lowest loss.
+        order = np.lexsort(
+            (np.nan_to_num(canvas.numbers(results, "val_loss"), nan=np.inf), -np.nan_to_num(validation, nan=-np.inf))
+        )
+        best = int(order[0])
         label = f"validation, best {validation[best]:.2f} % at epoch {epochs[best]:g}"
         charts.draw_line(right, epochs, validation, color=ORANGE, label=label)
     charts.epoch_axis(right, epochs)

@@ -21,8 +21,8 @@ def opening(facts: Mapping[str, Any]) -> list[str]:
         f" mean ± std of 0-1: {numbers}",
         f"net       {net['name']}: {net['parameters']:,} parameters, {human(net['macs'])} multiply-adds a picture",
         f"training  {hyper_parameters(settings)}",
-        f"plan      {settings['epochs']} epochs of {facts['steps_per_epoch']:,} steps, {facts['plan']['precision']},"
-        f" {count(facts['plan']['threads'], 'thread')} ({facts['plan']['reason']})",
+        f"plan      {count(settings['epochs'], 'epoch')} of {count(facts['steps_per_epoch'], 'step')},"
+        f" {facts['plan']['precision']}, {count(facts['plan']['threads'], 'thread')} ({facts['plan']['reason']})",
     ]
     return lines + [f"note      {note}" for note in facts["notes"]]
 
@@ -125,7 +125,7 @@ def duration(seconds: float) -> str:
 
 def count(number: int, noun: str) -> str:
     """Return `1 thread`, `2 threads`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _size(size: Sequence[int]) -> str:

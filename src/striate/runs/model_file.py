@@ -11,6 +11,7 @@ import torch
 
 from striate.errors import DataError
 from striate.files import sha256_file, write_json
+from striate.runs.folder import RunFolder
 from striate.runs.tensors import read_tensors
 
 FORMAT = 1
@@ -104,9 +105,7 @@ def read_card(folder: Path) -> ModelCard:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DataError(
-            f"{path} is missing", "the run has no finished model yet", "finish it with striate resume"
-        ) from None
+        raise DataError(f"{path} is missing", *_why_no_model(folder)) from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read", str(error), "restore it or train again") from error
     return ModelCard.from_json(value, path)
@@ -130,3 +129,10 @@ def read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{path}: {key} holds values that are not finite", "", "train again with a lower --lr")
     return tensors
+
+
+def _why_no_model(folder: Path) -> tuple[str, str]:
+    status = RunFolder(folder).status() if (folder / "status.json").is_file() else {}
+    if status.get("state") == "failed":
+        return f"the run failed: {status.get('reason', '')}", "mend the cause and train again"
+    return "the run has no finished model yet", f"finish it with striate resume {folder}"

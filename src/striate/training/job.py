@@ -193,6 +193,7 @@ class Job:
             temperature=self.temperature,
             name=self.folder.name,
             device=self.learner.device,
+            channels_last=self.learner.plan.channels_last,
         )
 
     def _update_tested(self, epoch: int) -> None:

@@ -160,13 +160,13 @@ def ran_away(what: str, step: int, epoch: int, lr: float) -> NonFiniteLoss:
     )
 
 
-def recompute_batchnorm(net: nn.Module, batches: Batches, epoch: int, pictures: int = 10_000) -> None:
-    """Measure BatchNorm's running statistics anew, on up to `pictures` train pictures in batches of at least 64.
+def recompute_batchnorm(net: nn.Module, batches: Batches, epoch: int, pictures: int = 4_000) -> None:
+    """Measure BatchNorm's running statistics anew, on up to `pictures` train pictures in batches as in training.
 
-    Needed after training with very small batches: the running average then follows the last few pictures, and one
-    picture's spread is not the data's. Each layer's statistics become the plain mean over these batches
-    (momentum None), computed with the weights as they are; no weight changes. All other layers are in evaluation mode,
-    dropout among them: the statistics are for that mode. A layer that the net keeps frozen in training stays as it is.
+    Needed after training with very small batches: the running average then follows the last few pictures alone.
+    Each layer's statistics become the plain mean over these batches (momentum None), computed with the weights as they
+    are; no weight changes. All other layers are in evaluation mode, dropout among them: the statistics are for that
+    mode. A layer that the net keeps frozen in training stays as it is.
     """
     was_training = net.training
     set_mode(net, True)
@@ -180,7 +180,7 @@ def recompute_batchnorm(net: nn.Module, batches: Batches, epoch: int, pictures: 
         layer.training = True
     try:
         with torch.no_grad():
-            for images, _ in batches.sample(epoch, pictures if layers else 0, max(64, batches.batch_size)):
+            for images, _ in batches.sample(epoch, pictures if layers else 0):
                 net(images)
     finally:
         for layer, momentum in zip(layers, momenta):

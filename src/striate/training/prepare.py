@@ -152,7 +152,8 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
         precision=settings.precision,
         threads=settings.threads,
         step_macs=parts.summary.macs * settings.batch_size,
-        has_convolution=any(isinstance(module, nn.Conv2d) for module in parts.net.modules()),
+        # A net of the user's own gets pictures as a DataLoader gives them: in channels-last a `view` in it would fail.
+        channels_last=parts.name is not None and any(isinstance(m, nn.Conv2d) for m in parts.net.modules()),
         flags=processor_flags(),
         available_threads=available_threads(),
     )
@@ -167,6 +168,7 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
         seed=settings.seed,
         device=device,
         operations=augment.parse(settings.augment),
+        channels_last=plan.channels_last,
     )
     weights = None
     if settings.class_weights == "balanced":
