@@ -140,9 +140,8 @@ def test_a_lock_taken_while_another_ends_is_the_same_lock(tmp_path: Path) -> Non
     """Were the file removed at the end, the second holder would keep an unlinked one and the third make a new one."""
     first, second = files.Lock(tmp_path), files.Lock(tmp_path)
     first.__enter__()
-    opened = open(
-        tmp_path / ".lock", "a+", encoding="utf-8"
-    )  # the second process opens, and locks after the first ends
+    # The second process opens, and locks after the first ends.
+    opened = open(tmp_path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115
     first.__exit__()
     files._lock_stream(opened)
     with pytest.raises(LockHeld):

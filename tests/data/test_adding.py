@@ -43,7 +43,7 @@ def test_idx_files_one_by_one(cache: Path, tmp_path: Path, write_idx: Any) -> No
     for stem in IDX_NAMES:
         path = write_idx(tmp_path / f"{stem}.gz", ARRAYS[stem])
         message = refused(path)
-        assert "mnist, fashion-mnist, kmnist" in message and "--name" in message
+        assert "mnist, fashion-mnist, kmnist" in message and "--data" in message
         told = add_file(path, "kmnist")
     assert told == f"added t10k-labels-idx1-ubyte.gz to kmnist, which is now complete in {cache / 'kmnist'}"
     parts = load_named("kmnist", download=False)

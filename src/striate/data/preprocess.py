@@ -104,9 +104,10 @@ class Preprocess:
         """Compute `(x.float() − mean) · (1/std)` in float32.
 
         `batch` (B, H, W, C), uint8 or floats of 0–255; returns float32 (B, C, H, W), a view whose strides are
-        channels-last, or where that is not wanted a copy laid out as a DataLoader's batches are. Mean and 1/std are rounded to float32 once (`constants`). With mean 0 and std 255 this is
-        x·(1/255), which differs from the x/255 of ToTensor in the last bit for 126 of the 256 values (by at most
-        6e-8). Raises DataError for another number of channels.
+        channels-last, or where that is not wanted a copy laid out as a DataLoader's batches are. Mean and 1/std are
+        rounded to float32 once (`constants`). With mean 0 and std 255 this is x·(1/255), which differs from the x/255
+        of ToTensor in the last bit for 126 of the 256 values (by at most 6e-8). Raises DataError for another number of
+        channels.
         """
         if batch.dim() != 4 or batch.shape[3] != self.channels:
             raise DataError(
