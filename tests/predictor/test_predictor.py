@@ -1,0 +1,114 @@
+"""One way from a picture to probabilities: every form of a picture gets the same answer."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import striate
+from striate.data.builtin import load_named
+from striate.data.preprocess import Preprocess
+from striate.errors import DataError, UsageError
+from striate.models.registry import create_model
+from striate.predictor.predictor import Predictor, load_weights
+from striate.predictor.probabilities import probabilities
+
+DIGITS = load_named("digits").train
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    torch.manual_seed(0)
+    net = create_model("three-conv", 10, 1, 8)
+    preprocess = Preprocess((8, 8), "stretch", 1, (77.9,), (95.9,))
+    return Predictor(net, preprocess, DIGITS.classes, temperature=0.7, name="made")
+
+
+def test_every_form_of_a_picture_gets_the_same_answer(predictor: Predictor, tmp_path: Path) -> None:
+    pixels = DIGITS.images[5]
+    image = Image.fromarray(pixels[..., 0])
+    image.save(tmp_path / "five.png")
+    stream = io.BytesIO()
+    image.save(stream, "BMP")
+    forms = [str(tmp_path / "five.png"), tmp_path / "five.png", stream.getvalue(), image, pixels, pixels[..., 0]]
+    answers = predictor.predict(forms)
+    wanted = predictor.probabilities(predictor.logits(DIGITS.images[5:6]))[0]
+    for answer in answers:
+        assert list(answer.probabilities.values()) == pytest.approx(wanted.tolist(), abs=1e-6)
+        assert answer.label == answers[0].label and sum(answer.probabilities.values()) == pytest.approx(1)
+    assert predictor.predict(tmp_path / "five.png").label == answers[0].label
+
+
+def test_an_unreadable_picture_fails_alone_and_order_is_kept(predictor: Predictor, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    Image.fromarray(DIGITS.images[3][..., 0]).save(tmp_path / "good.png")
+    names = [tmp_path / name for name in ("good.png", "bad.png", "missing.png", "empty.png", "good.png")]
+    answers = predictor.predict(names)
+    assert [answer.error is None for answer in answers] == [True, False, False, False, True]
+    assert [answer.source for answer in answers] == [str(name) for name in names]
+    assert answers[0].probabilities == answers[4].probabilities
+    for answer in answers[1:4]:
+        entry = answer.to_json()
+        assert set(entry) == {"source", "error"} and set(entry["error"]) == {"code", "cause", "fix"}
+
+
+def test_many_pictures_are_answered_in_batches(predictor: Predictor) -> None:
+    answers = predictor.predict_many(list(DIGITS.images[:1200]))
+    together = predictor.probabilities(predictor.logits(DIGITS.images[:1200]))
+    assert len(answers) == 1200
+    got = np.array([list(answer.probabilities.values()) for answer in answers])
+    assert np.abs(got - together).max() < 1e-6
+
+
+def test_the_nets_mode_is_put_back(predictor: Predictor) -> None:
+    predictor.net.train()
+    predictor.logits(DIGITS.images[:3])
+    assert predictor.net.training
+    predictor.net.eval()
+
+
+def test_probabilities_against_torch() -> None:
+    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(1)) * 30
+    soft = probabilities(logits.numpy(), "softmax", 2.0)
+    assert np.abs(soft - torch.softmax(logits.double() / 2, 1).numpy()).max() < 1e-12
+    single = probabilities(logits.numpy(), "sigmoid")
+    assert np.abs(single - torch.sigmoid(logits.double()).numpy()).max() < 1e-12
+    for wrong in ("max", ""):
+        with pytest.raises(UsageError):
+            probabilities(logits.numpy(), wrong)
+    with pytest.raises(UsageError):
+        probabilities(logits.numpy(), "softmax", 0.0)
+
+
+def test_weights_that_do_not_fit_are_listed(predictor: Predictor) -> None:
+    tensors = dict(predictor.net.state_dict())
+    first = next(iter(tensors))
+    tensors["stray"] = torch.zeros(1)
+    del tensors[first]
+    with pytest.raises(DataError) as caught:
+        load_weights(predictor.net, tensors, "file")
+    assert first in str(caught.value) and "stray" in str(caught.value)
+
+
+def test_evaluate_and_predict_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = striate.train("digits", epochs=3, quiet=True)
+    rows = (run.folder / "predictions.csv").read_text().splitlines()[1:]
+    loaded = striate.load(run.folder, device="cpu")
+    answers = loaded.predict([DIGITS.images[int(row.split(",")[0])] for row in rows])
+    for row, answer in zip(rows, answers, strict=True):
+        _, _, _, prediction, probability = row.split(",")
+        assert answer.label == prediction and answer.probability == pytest.approx(float(probability), abs=2e-6)
+    again = striate.evaluate(run.folder, out=tmp_path / "evaluation.json")
+    assert again == run.evaluation == run._folder.read_json("evaluation.json")
+    assert (tmp_path / "evaluation.json").is_file()
+    table = striate.compare([run.folder, str(run.folder)])
+    assert table[0]["top1"] == again["top1"] and table[0]["parameters"] == 7178 and table[0]["model"] == "three-conv"
+    with pytest.raises(DataError, match="classes"):
+        striate.evaluate(run.folder, data=(DIGITS.images[:20], DIGITS.labels[:20] % 2))
