@@ -112,3 +112,66 @@ def test_evaluate_and_predict_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert table[0]["top1"] == again["top1"] and table[0]["parameters"] == 7178 and table[0]["model"] == "three-conv"
     with pytest.raises(DataError, match="classes"):
         striate.evaluate(run.folder, data=(DIGITS.images[:20], DIGITS.labels[:20] % 2))
+
+
+class Fixed(torch.nn.Module):
+    """Gives the same logits whatever it sees."""
+
+    def __init__(self, logits: list[float]) -> None:
+        super().__init__()
+        self.logits = torch.tensor(logits)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.logits.expand(len(x), -1)
+
+
+def test_sigmoids_that_are_equal_in_float_are_told_apart_by_their_logits() -> None:
+    preprocess = Preprocess((8, 8), channels=1)
+    predictor = Predictor(Fixed([50.0, 60.0, -3.0]), preprocess, ("a", "b", "c"), output="sigmoid")
+    answer = predictor.predict(DIGITS.images[0])
+    assert answer.probabilities["a"] == answer.probabilities["b"] == 1.0 and answer.label == "b"
+    assert sum(answer.probabilities.values()) > 1.5, "sigmoids need not sum to one"
+
+
+def test_the_temperature_divides_the_logits_and_leaves_the_answer() -> None:
+    preprocess = Preprocess((8, 8), channels=1)
+    cold, warm = (
+        Predictor(Fixed([0.0, 2.0, 1.0]), preprocess, ("a", "b", "c"), temperature=t).predict(DIGITS.images[0])
+        for t in (1.0, 4.0)
+    )
+    wanted = torch.tensor([0.0, 0.5, 0.25]).double().softmax(0).tolist()
+    assert list(warm.probabilities.values()) == pytest.approx(wanted)
+    assert cold.label == warm.label == "b" and cold.probability > warm.probability
+
+
+def test_an_answer_as_plain_data(predictor: Predictor) -> None:
+    answer = predictor.predict([DIGITS.images[7]])[0]
+    entry = answer.to_json()
+    assert set(entry) == {"source", "label", "probability", "probabilities", "rejected", "steps"}
+    assert list(entry["probabilities"]) == list(DIGITS.classes) and entry["source"] == "picture 0"
+    assert entry["probability"] == max(entry["probabilities"].values()) == entry["probabilities"][entry["label"]]
+    assert np.array_equal(answer.seen, DIGITS.images[7])
+
+
+def test_nothing_to_answer(predictor: Predictor) -> None:
+    assert predictor.predict([]) == []
+    assert predictor.logits(DIGITS.images[:0]).shape == (0, 10)
+
+
+def test_pictures_of_other_sizes_and_channels_go_through_the_same_geometry(predictor: Predictor) -> None:
+    large = np.random.default_rng(0).integers(0, 256, (30, 20, 3)).astype(np.uint8)
+    gray = np.asarray(Image.fromarray(large).convert("L"))
+    wanted = predictor.preprocess.geometry(gray[..., None])
+    assert wanted.shape == (8, 8, 1)
+    seen = predictor.predict(large).seen
+    assert seen.shape == (8, 8, 1) and np.abs(seen.astype(int) - wanted.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4)])
+def test_shapes_that_do_not_fit_are_named(predictor: Predictor, shape: tuple[int, ...]) -> None:
+    tensors = dict(predictor.net.state_dict())
+    name = next(iter(tensors))
+    tensors[name] = torch.zeros(shape)
+    with pytest.raises(DataError) as caught:
+        load_weights(predictor.net, tensors, "file")
+    assert f"{name} {shape} instead of" in caught.value.cause

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import log_loss
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
@@ -143,3 +145,81 @@ def test_average_of_weights_by_hand() -> None:
         expected += weight * (step - expected)
     assert average.state["0.weight"].item() == pytest.approx(expected, rel=1e-5)
     assert average.state["1.num_batches_tracked"].item() == 199
+
+
+@given(st.sampled_from(SCHEDULES), st.integers(1, 400), st.sampled_from([0.0, 0.05, 0.3, 0.9]))
+def test_a_rate_rises_to_one_top_and_then_falls_to_almost_nothing(schedule: str, total: int, warmup: float) -> None:
+    options: dict[str, Any] = {"schedule": schedule, "peak": 2.0, "warmup": warmup, "steps_per_epoch": 7}
+    rates = [rate(step, total, step_epochs=3, **options) for step in range(total)]
+    top = rates.index(max(rates))
+    rising, falling = itertools.pairwise(rates[: top + 1]), itertools.pairwise(rates[top:])
+    assert all(one < two for one, two in rising) and all(one >= two for one, two in falling)
+    if warmup and schedule != "step":
+        assert abs(top - warmup * total) <= 1
+    if schedule in ("cosine", "one-cycle", "triangular") and total > 100 and warmup < 0.9:
+        assert rates[-1] < 0.06
+
+
+def test_one_cycle_is_a_warm_up_and_then_a_cosine() -> None:
+    rates = [rate(step, 100, schedule="one-cycle", peak=2.0) for step in range(100)]
+    assert rates[:30] == pytest.approx([2.0 * (step + 1) / 31 for step in range(30)]) and rates[30] == 2.0
+    assert rates[30:] == pytest.approx([rate(step, 70, schedule="cosine", peak=2.0) for step in range(70)])
+    assert rates[65] == pytest.approx(1.0)
+
+
+def test_cross_entropy_is_scikit_learns_log_loss() -> None:
+    probabilities, each = LOGITS.double().softmax(1).numpy(), WEIGHTS[LABELS].numpy()
+    found = make_loss("cross-entropy", 4, CPU)(LOGITS, LABELS).item()
+    assert found == pytest.approx(log_loss(LABELS, probabilities), rel=1e-6)
+    found = make_loss("cross-entropy", 4, CPU, class_weights=WEIGHTS)(LOGITS, LABELS).item()
+    assert found == pytest.approx(log_loss(LABELS, probabilities, sample_weight=each), rel=1e-6)
+
+
+def test_label_smoothing_mixes_the_target_with_the_uniform() -> None:
+    target = 0.8 * ONE_HOT.double() + 0.2 / 4
+    wanted = -(target * LOGITS.double().log_softmax(1)).sum(1).mean().item()
+    found = make_loss("cross-entropy", 4, CPU, label_smoothing=0.2)(LOGITS, LABELS).item()
+    assert found == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["cross-entropy", "binary-cross-entropy", "mean-squared-error"])
+def test_gradients_are_finite_far_out(kind: str) -> None:
+    far = (LOGITS * 1e5).requires_grad_()
+    make_loss(kind, 4, CPU)(far, LABELS).backward()
+    assert far.grad is not None and bool(far.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_adam_is_torchs_plain_adam(decoupled: bool, channels_last: bool) -> None:
+    """The plain, not fused, implementation, with a rate that changes and weights in either layout."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 5))
+    other = copy.deepcopy(net)
+    if channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    ours = make_optimizer(net, "adam", lr=0.1, betas=(0.8, 0.95), weight_decay=0.1, decoupled=decoupled)
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    theirs = kind(other.parameters(), 0.1, (0.8, 0.95), weight_decay=0.1, foreach=False, fused=False)
+    generator = torch.Generator().manual_seed(1)
+    for step in range(6):
+        for mine, wanted in zip(net.parameters(), other.parameters(), strict=True):
+            gradient = torch.randn(wanted.shape, generator=generator)
+            mine.grad, wanted.grad = torch.empty_like(mine).copy_(gradient), gradient.clone()
+        for optimizer in (ours, theirs):
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + step)
+            optimizer.step()
+    for mine, wanted in zip(net.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
+def test_frozen_weights_stay(kind: str) -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    net[0].weight.requires_grad_(False)
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    optimizer = make_optimizer(net, kind, lr=0.1, weight_decay=0.5, decoupled=True)
+    net(torch.ones(3, 2)).square().sum().backward()
+    optimizer.step()
+    same = [torch.equal(one, two) for one, two in zip(before, net.parameters(), strict=True)]
+    assert same == [True, False, False, False]

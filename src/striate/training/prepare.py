@@ -130,6 +130,13 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
     check_fits(net, shape, classes, smallest_batch=min(2, last_batch))
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise UsageError("the net has nothing to train", "no parameter asks for a gradient", "add a layer with weights")
+    other = {parameter.dtype for parameter in net.parameters()} - {torch.float32}
+    if other:
+        raise UsageError(
+            f"the net's weights are {', '.join(map(str, other))}",
+            "striate trains float32 weights; --precision says in what it computes",
+            "make it with net.float()",
+        )
     initialise(net, settings.init)
     fit_whitening: Any = getattr(net, "fit_whitening", None)
     if fit_whitening is not None:
@@ -159,6 +166,9 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
     )
     net = parts.net.to(device=device, memory_format=plan.memory_format)  # type: ignore[call-overload]
     split, train = material.split, material.parts.train
+    operations = augment.parse(settings.augment)
+    # Once on one picture: what is too strong for this size is refused now.
+    augment.apply(operations, torch.from_numpy(material.train_images[:1]), torch.Generator())
     batches = Batches(
         material.train_images,
         train.labels,
@@ -167,7 +177,7 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
         batch_size=settings.batch_size,
         seed=settings.seed,
         device=device,
-        operations=augment.parse(settings.augment),
+        operations=operations,
         channels_last=plan.channels_last,
     )
     weights = None
