@@ -106,7 +106,11 @@ def test_labels_of_any_form_are_the_same_numbers(numbers: list[int], classes: in
     for form in forms:
         made = Dataset.from_arrays(images, form, classes=[f"c{i}" for i in range(classes)])
         assert made.labels.dtype == np.int64 and made.labels.tolist() == numbers
-    assert Dataset.from_arrays(images, plain).classes == tuple(str(i) for i in range(max(numbers) + 1))
+    if min(numbers) == 0 and max(numbers) < max(2, len(numbers)):
+        assert Dataset.from_arrays(images, plain).classes == tuple(str(i) for i in range(max(numbers) + 1))
+    else:  # labels from 1, or more classes than pictures: names must say what is meant
+        with pytest.raises(DataError, match="labels run from"):
+            Dataset.from_arrays(images, plain)
 
 
 def test_yes_and_no_as_booleans() -> None:

@@ -97,14 +97,15 @@ class Dataset:
 
         Pictures: uint8 0–255, or floats in 0–1 (scaled by 255 and rounded); shape (N, H, W), (N, H, W, C) or
         (N, C, H, W) with C in {1, 3, 4}. The last axis is the channel if it has 1, 3 or 4 entries and the second
-        has not; where both could be it, the array is refused. Labels: integers (N,) from 0, or one-hot (N, K).
+        has not; where both could be it, the array is refused. Labels: integers (N,) from 0, or one-hot (N, K);
+        without `classes` they must begin at 0, and the classes are named by their numbers.
         Raises DataError for anything else: nothing is guessed.
         """
         pictures = _as_channels_last(_as_array(images, "pictures", name), name)
         pictures = _as_uint8(pictures, name)
         numbers = _as_numbers(_as_array(labels, "labels", name), name)
         if classes is None:
-            classes = [str(i) for i in range(int(numbers.max()) + 1 if len(numbers) else 0)]
+            classes = _numbered_classes(numbers, name)
         return cls(name, np.ascontiguousarray(pictures), numbers, tuple(str(c) for c in classes))
 
 
@@ -161,6 +162,17 @@ def _as_array(value: Any, kind: str, name: str) -> np.ndarray:
     except (TypeError, ValueError) as error:
         cause = str(error).splitlines()[0]
         raise DataError(f"{name}: the {kind} are no array", cause, "pass an array of one shape and type") from error
+
+
+def _numbered_classes(numbers: Labels, name: str) -> list[str]:
+    low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, -1)
+    if low > 0 or high >= max(len(numbers), 2):
+        raise DataError(
+            f"{name}: labels run from {low} to {high} for {len(numbers)} pictures",
+            "without class names, labels are numbered from 0 and no class is left out at the start",
+            "subtract the smallest label, or give the names: Dataset.from_arrays(images, labels, classes=[…])",
+        )
+    return [str(number) for number in range(high + 1)]
 
 
 def _as_channels_last(images: np.ndarray, name: str) -> np.ndarray:

@@ -70,7 +70,7 @@ class Job:
     stop_signal: int = 0
     evaluation: Evaluation | None = None
     temperature: float = 1.0
-    _saved_step: int = -1
+    _saved_step: int = 0
     _saved_at: float = 0.0
 
     def __post_init__(self) -> None:
