@@ -1,4 +1,4 @@
-"""From which size of step on do a second thread and oneDNN's kernels pay? Sets device.SMALL_STEP_MACS.
+"""From which size of step on do a second thread and oneDNN's kernels pay? Sets the limits in device.py.
 
     python benchmarks/small_steps.py [--rounds 3]
 

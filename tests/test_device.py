@@ -105,9 +105,11 @@ def test_generators_and_dropout_follow_the_key() -> None:
 
 def test_the_plan_chooses_threads_by_the_work() -> None:
     assert plan().threads == 6
-    small = plan(step_macs=device.SMALL_STEP_MACS - 1)
-    assert small.threads == 1 and not small.onednn and "small" in small.reason
-    assert plan(step_macs=device.SMALL_STEP_MACS).threads == 6
+    small = plan(step_macs=device.ONE_THREAD_MACS - 1)
+    assert small.threads == 1 and small.onednn and "small" in small.reason
+    assert plan(step_macs=device.ONE_THREAD_MACS).threads == 6
+    assert not plan(step_macs=device.PLAIN_KERNEL_MACS - 1).onednn
+    assert plan(step_macs=device.PLAIN_KERNEL_MACS).onednn
     assert plan(threads=3).threads == 3 and plan(threads=3, step_macs=1).threads == 3
 
 

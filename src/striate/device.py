@@ -15,9 +15,11 @@ import torch
 
 from striate.errors import UsageError
 
-# Below this many multiply-adds in a training step, handing work to a second thread and to oneDNN's kernels costs more
-# than it brings (benchmarks/small_steps.py; docs/numbers.md, "Small steps").
-SMALL_STEP_MACS = 4_000_000
+# Multiply-adds of a training step's forward pass (benchmarks/small_steps.py; docs/numbers.md, "Small steps").
+# Below the first, oneDNN's kernels cost more to call than they bring. Below the second, a second thread brings a tenth
+# at best, and costs tens of times where another program wants its core: the threads wait for each other at every layer.
+PLAIN_KERNEL_MACS = 500_000
+ONE_THREAD_MACS = 4_000_000
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:
@@ -144,18 +146,19 @@ def make_plan(
             "it has neither AVX512_BF16 nor AMX; bf16 would be emulated, tens of times slower",
             "use --precision fp32",
         )
-    small = device.type == "cpu" and step_macs < SMALL_STEP_MACS
+    plain_kernels = device.type == "cpu" and step_macs < PLAIN_KERNEL_MACS
     if threads > 0:
         reasons.append("threads as asked")
-    elif small:
+    elif device.type == "cpu" and step_macs < ONE_THREAD_MACS:
         threads = 1
+        reasons.append(f"a step of {step_macs / 1e6:.1f} million multiply-adds is small")
     else:
         threads = available_threads
-    if small:
-        reasons.append(f"plain kernels: a step of {step_macs / 1e6:.1f} million multiply-adds is small")
+    if plain_kernels:
+        reasons.append("plain kernels")
     channels_last = channels_last and device.type != "mps"
     layout = "channels-last" if channels_last else "plain layout"
-    return Plan(precision, channels_last, threads, not small, ", ".join([layout, *reasons]))
+    return Plan(precision, channels_last, threads, not plain_kernels, ", ".join([layout, *reasons]))
 
 
 def available_threads() -> int:
