@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import os
 import pstats
 import tempfile
 from typing import Any
 
-from tutorial_loops import CASES
+from tutorial_loops import CASES, warmed_job
 
-from striate.settings.layers import resolve_train
-from striate.training.job import start_job
 from striate.training.loop import train_epoch
 
 # name → (file, function) whose whole time is counted
@@ -34,18 +31,8 @@ PARTS = {
 
 def shares(name: str) -> dict[str, float]:
     """Return the share of each part of the time of an epoch."""
-    case = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
-        settings, _, _ = resolve_train(
-            {"recipe": case.recipe, "out": f"{folder}/run", "train_range": f"0:{case.pictures}"},
-            origin="argument",
-            environ={"STRIATE_DATA": os.environ["STRIATE_DATA"]},
-        )
-        job = start_job(settings, report=lambda line: None)
-        for _ in train_epoch(job.learner, job.progress):
-            if job.progress.seen >= case.warm_up:
-                break
-        job.progress.next_epoch()
+        job = warmed_job(CASES[name], folder)
         profile = cProfile.Profile()
         profile.enable()
         for _ in train_epoch(job.learner, job.progress):

@@ -160,24 +160,31 @@ def run_article(name: str) -> float:
     return seen / (time.perf_counter() - began)
 
 
-def run_striate(name: str) -> float:
-    """Train with striate's own loop and the article's recipe; return pictures per second."""
+def warmed_job(case: Case, folder: str) -> Any:
+    """Return a striate job with the article's recipe, at the start of an epoch, its first steps done."""
     from striate.settings.layers import resolve_train
     from striate.training.job import start_job
     from striate.training.loop import train_epoch
 
-    case = CASES[name]
+    settings, _, _ = resolve_train(
+        {"recipe": case.recipe, "out": f"{folder}/run", "train_range": f"0:{max(case.pictures, case.warm_up)}"},
+        origin="argument",
+        environ={},
+    )
+    job = start_job(settings, report=lambda line: None)
+    for _ in train_epoch(job.learner, job.progress):
+        if job.progress.seen >= case.warm_up:
+            break
+    job.progress.next_epoch()
+    return job
+
+
+def run_striate(name: str) -> float:
+    """Train with striate's own loop and the article's recipe; return pictures per second."""
+    from striate.training.loop import train_epoch
+
     with tempfile.TemporaryDirectory() as folder:
-        settings, _, _ = resolve_train(
-            {"recipe": case.recipe, "out": f"{folder}/run", "train_range": f"0:{max(case.pictures, case.warm_up)}"},
-            origin="argument",
-            environ={"STRIATE_DATA": os.environ["STRIATE_DATA"]},
-        )
-        job = start_job(settings, report=lambda line: None)
-        for _ in train_epoch(job.learner, job.progress):
-            if job.progress.seen >= case.warm_up:
-                break
-        job.progress.next_epoch()
+        job = warmed_job(CASES[name], folder)
         began = time.perf_counter()
         rows = [row for block in train_epoch(job.learner, job.progress) for row in block]
         seconds = time.perf_counter() - began
