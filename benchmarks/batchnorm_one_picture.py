@@ -13,7 +13,7 @@ import tempfile
 
 from striate.evaluation.evaluate import evaluate_pictures
 from striate.settings.layers import resolve_train
-from striate.training.job import start_job
+from striate.training.begin import start_job
 from striate.training.loop import recompute_batchnorm
 
 

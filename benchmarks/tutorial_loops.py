@@ -163,7 +163,7 @@ def run_article(name: str) -> float:
 def warmed_job(case: Case, folder: str) -> Any:
     """Return a striate job with the article's recipe, at the start of an epoch, its first steps done."""
     from striate.settings.layers import resolve_train
-    from striate.training.job import start_job
+    from striate.training.begin import start_job
     from striate.training.loop import train_epoch
 
     settings, _, _ = resolve_train(

@@ -27,8 +27,11 @@ from striate.runs.journal import EpochResult, read_results, read_steps
 from striate.runs.model_file import read_card
 from striate.settings.layers import resolve_train
 from striate.settings.train import TrainSettings
-from striate.training.job import Job, read_config, resume_job, start_job
-from striate.training.prepare import OWN, as_parts
+from striate.training.begin import resume_job, start_job
+from striate.training.job import Job
+from striate.training.material import as_parts
+from striate.training.prepare import OWN
+from striate.training.records import read_config
 
 SAMPLES_SHOWN = 40
 MISTAKES_SHOWN = 24

@@ -14,7 +14,8 @@ from torch import nn
 from striate.data.dataset import Dataset, Parts
 from striate.runs.folder import RunFolder
 from striate.settings.layers import resolve_train
-from striate.training.job import Job, resume_job, start_job
+from striate.training.begin import resume_job, start_job
+from striate.training.job import Job
 
 
 class Small(nn.Module):

@@ -15,7 +15,7 @@ from striate.data.dataset import Dataset, Parts
 from striate.data.preprocess import measure
 from striate.errors import DataError, UsageError
 from striate.training.job import Job
-from striate.training.prepare import as_parts
+from striate.training.material import as_parts
 
 Start = Callable[..., Job]
 

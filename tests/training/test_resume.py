@@ -22,7 +22,8 @@ from striate.errors import DataError, Interrupted, UsageError
 from striate.runs.folder import RunFolder
 from striate.runs.tensors import read_tensors
 from striate.settings.layers import resolve_train
-from striate.training.job import Job, resume_job, start_job
+from striate.training.begin import resume_job, start_job
+from striate.training.job import Job
 from striate.training.state import state_tensors
 
 TIMED = {"seconds", "images_per_second", "peak_memory_mb"}

@@ -19,7 +19,8 @@ from striate.models.registry import create_model
 from striate.runs.journal import read_results, read_steps
 from striate.runs.tensors import read_tensors
 from striate.settings.layers import resolve_train
-from striate.training.job import Job, start_job
+from striate.training.begin import start_job
+from striate.training.job import Job
 
 
 def job_of(out: Path, model: Any = None, data: Any = None, **settings: Any) -> Job:

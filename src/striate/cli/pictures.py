@@ -103,7 +103,7 @@ def from_data_set(settings: PictureSettings, runs: Sequence[str]) -> list[Source
 def _language(runs: Sequence[str]) -> str:
     """Return the language of class names in which the first of `runs` answers."""
     from striate.runs.folder import open_run
-    from striate.training.job import read_config
+    from striate.training.records import read_config
 
     return read_config(open_run(runs[0])).class_names
 
@@ -111,7 +111,7 @@ def _language(runs: Sequence[str]) -> str:
 def _set_apart(parts: Any, split: str, runs: Sequence[str]) -> Any:
     from striate.data.split import Split
     from striate.runs.folder import open_run
-    from striate.training.job import read_config
+    from striate.training.records import read_config
 
     for run in runs:
         folder = open_run(run)

@@ -9,7 +9,7 @@ import yaml
 from striate.errors import DataError
 from striate.runs.folder import RunFolder
 from striate.settings.train import TrainSettings
-from striate.training.prepare import Material
+from striate.training.material import Material
 
 
 def config_text(settings: TrainSettings) -> str:
