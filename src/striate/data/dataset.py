@@ -22,8 +22,9 @@ class Dataset:
     """Pictures with labels.
 
     `images` uint8 (N, H, W, C), contiguous, so that `permute(0, 3, 1, 2)` is channels-last for free;
-    `labels` int64 (N,), each in 0 … len(classes) − 1; `sources` says where each picture came from, when known.
-    Raises DataError where these do not hold.
+    `labels` int64 (N,), each in 0 … len(classes) − 1. Pictures from files also have `sources` (where each came from),
+    `digests` (SHA-256 of each file, in hex) and `groups` int64 (N,): pictures with the same number belong together, and
+    a split does not divide them. Raises DataError where these do not hold.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Dataset:
     labels: Labels
     classes: tuple[str, ...]
     sources: tuple[str, ...] | None = None
+    digests: tuple[str, ...] | None = None
+    groups: Labels | None = None
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype != np.uint8 or not self.images.flags.c_contiguous:
@@ -77,13 +80,13 @@ class Dataset:
 
     def take(self, indices: NDArray[np.int64] | slice) -> Dataset:
         """Return the pictures at `indices`, in that order."""
-        sources = None
-        if self.sources is not None:
-            positions = np.arange(len(self))[indices]
-            sources = tuple(self.sources[i] for i in positions)
-        return Dataset(
-            self.name, np.ascontiguousarray(self.images[indices]), self.labels[indices], self.classes, sources
+        positions = np.arange(len(self))[indices]
+        sources, digests = (
+            None if values is None else tuple(values[i] for i in positions) for values in (self.sources, self.digests)
         )
+        groups = None if self.groups is None else self.groups[indices]
+        images = np.ascontiguousarray(self.images[indices])
+        return Dataset(self.name, images, self.labels[indices], self.classes, sources, digests, groups)
 
     def source(self, index: int) -> str:
         """Say where picture `index` came from."""

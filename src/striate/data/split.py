@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.data.dataset import Dataset, Parts
+from striate.data.grouped import cut_by_content
 from striate.errors import DataError, UsageError
 
 Indices = NDArray[np.int64]
@@ -85,8 +86,9 @@ def make_split(
 
     `validation` and `test`: a share under 1 or a number of pictures. An official set is used as it is; otherwise
     pictures are cut from the train set, every class in proportion, at random by `seed`. Given train and validation
-    without test, the given validation set validates and `test` is cut from train. A range names pictures by their
-    place in the part and wins over a share; validation pictures named by a range never train.
+    without test, the given validation set validates and `test` is cut from train. Pictures from files are cut by their
+    contents and never within a group (grouped.py); their shares are of the whole train set. A range names pictures by
+    their place in the part and wins over a share; validation pictures named by a range never train.
     Raises UsageError or DataError where a split comes out empty or ranges overlap.
     """
     labels = parts.train.labels
@@ -95,6 +97,7 @@ def make_split(
     validation_of = "train" if parts.validation is None else "validation"
     # Ranges first, so that what is cut at random afterwards keeps clear of them.
     named = {} if train_range is None else {"train": pool}
+    test_indices = validation_indices = pool[:0]
     if test_range is not None or parts.test is not None:
         test_indices = _in_range(len(parts.part(test_of)), test_range, "test")
         if test_of == "train":
@@ -103,12 +106,16 @@ def make_split(
         validation_indices = _in_range(len(parts.part(validation_of)), validation_range, "validation")
         if validation_of == "train":
             pool = _apart(pool, validation_indices, named, "validation")
+    shares = {}
     if test_range is None and parts.test is None:
-        test_indices = _cut(labels, pool, test, seed, "test")
-        pool = np.setdiff1d(pool, test_indices)
+        shares["test"] = test
     if validation_range is None and parts.validation is None:
-        validation_indices = _cut(labels, pool, validation, seed, "validation")
-        pool = np.setdiff1d(pool, validation_indices)
+        shares["validation"] = validation
+    cut = _cut_apart(parts.train, pool, shares, seed)
+    pool, test_indices, validation_indices = (
+        cut.get(name, kept)
+        for name, kept in (("train", pool), ("test", test_indices), ("validation", validation_indices))
+    )
     if len(pool) == 0:
         raise DataError(
             f"{parts.name}: no picture is left to train on",
@@ -116,6 +123,17 @@ def make_split(
             "lower --validation or --test",
         )
     return Split(pool, validation_indices, test_indices, validation_of, test_of, seed)
+
+
+def _cut_apart(train: Dataset, pool: Indices, shares: dict[str, float], seed: int) -> dict[str, Indices]:
+    """Cut the splits that `shares` names from the pool: by content where the pictures' digests are known."""
+    if train.digests is not None and train.groups is not None:
+        return cut_by_content(train.labels, train.digests, train.groups, pool, shares, seed)
+    cut = {}
+    for name, share in shares.items():
+        cut[name] = _cut(train.labels, pool, share, seed, name)
+        pool = np.setdiff1d(pool, cut[name])
+    return {"train": pool, **cut}
 
 
 def _apart(pool: Indices, indices: Indices, named: dict[str, Indices], name: str) -> Indices:
