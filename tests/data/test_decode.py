@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import socket
 import struct
 import subprocess
 import sys
+import textwrap
 import threading
 import zlib
 from collections.abc import Iterator
@@ -21,9 +23,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from striate.data.decode import decode
+from striate.data.decode import DECODER_VERSION, decode, decode_fitted
 from striate.data.formats import guess, recognise
-from striate.data.preprocess import over_white
+from striate.data.preprocess import Preprocess, over_white
 from striate.errors import DataError
 
 quiet = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -66,6 +68,22 @@ def tiff16(values: np.ndarray, photometric: int) -> bytes:
     start = 8 + 2 + 12 * len(tags) + 4
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, start if tag == 273 else value) for tag, kind, value in tags)
     return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0\0\0\0" + values.astype("<u2").tobytes()
+
+
+def tiff16_colour(values: np.ndarray, order: str) -> bytes:
+    """A colour TIFF of 16 bits a sample, in one of the byte orders."""
+    height, width, _ = values.shape
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 0), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 0)]
+    tags += [(277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, values.size * 2)]
+    after = 8 + 2 + 12 * len(tags) + 4  # the three depths, then the pixels
+    entries = b""
+    for tag, kind, count, value in tags:
+        packed = struct.pack(order + ("H2x" if kind == 3 and count == 1 else "I"), value)
+        packed = struct.pack(order + "I", {258: after, 273: after + 6}[tag]) if tag in (258, 273) else packed
+        entries += struct.pack(order + "HHI", tag, kind, count) + packed
+    head = b"II" if order == "<" else b"MM"
+    head += struct.pack(order + "HIH", 42, 8, len(tags)) + entries + b"\0\0\0\0"
+    return head + struct.pack(order + "3H", 16, 16, 16) + values.astype(order + "u2").tobytes()
 
 
 # --- modes ---------------------------------------------------------------------------------------------------------
@@ -193,6 +211,25 @@ def test_16_bit_png_of_colour_alpha_and_transparent_colour() -> None:
     got = decode(png(5, 4, 16, 0, rows, key), channels=None, notes=notes)
     assert got[3, 4, 0] == 255 and notes == ["16 bits scaled to 8", "alpha over white"]
     assert abs(int(got[0, 0, 0]) - gray[0, 0] / 257) <= 0.5
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_colour_of_tiff_is_scaled_and_not_clipped(order: str) -> None:
+    values = np.linspace(0, 65535, 60).astype(np.uint16).reshape(4, 5, 3)
+    got = decode(tiff16_colour(values, order), channels=None)
+    exact = values * (255 / 65535)
+    assert got[0, 0, 0] == 0 and got[-1, -1, -1] == 255 and len(np.unique(got)) == 60
+    assert np.array_equal(got, values >> 8) and np.abs(exact - got).max() < 1
+
+
+@pytest.mark.parametrize("values", [0, 129, 65535], ids=str)
+def test_16_bit_gray_with_alpha_stays_gray(values: int) -> None:
+    pixels = np.full((3, 4, 2), values, np.uint16)
+    pixels[..., 1] = 65535
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    notes: list[str] = []
+    assert np.array_equal(decode(png(4, 3, 16, 4, rows), channels=None, notes=notes), pixels[..., :1] >> 8)
+    assert notes == ["16 bits scaled to 8"]
 
 
 @pytest.mark.parametrize(
@@ -445,6 +482,110 @@ def test_a_large_jpeg_is_decoded_scaled_and_said() -> None:
     assert np.abs(got - reduced).mean() < 3
     assert "pixels" in told(encoded(pixels, "JPEG"), max_pixels=880 * 600 // 9).what
     assert "pixels" in told(encoded(pixels, "JPEG", progressive=True), max_pixels=880 * 600 // 4).what
+
+
+def photograph(height: int, width: int) -> np.ndarray:
+    """Shapes at all scales, a little noise: as hard on scaling as a photograph is."""
+    down, across = np.mgrid[0:height, 0:width] / 40.0
+    waves = [np.sin(down * k + across * (5 - k)) + np.sign(np.sin(across * 2**k - down)) for k in range(3)]
+    noise = np.random.default_rng(0).normal(0, 6, (height, width, 3))
+    return np.clip(np.stack(waves, axis=2) * 45 + 128 + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("target", "part"),
+    [((75, 110), 4), ((76, 110), 2), ((75, 111), 2), ((37, 55), 8), ((1, 1), 8), ((150, 220), 2), ((151, 220), 1)],
+    ids=str,
+)
+def test_a_jpeg_is_decoded_at_the_least_part_that_keeps_twice_the_target(target: tuple[int, int], part: int) -> None:
+    pixels = photograph(600, 880)
+    notes: list[str] = []
+    data = encoded(pixels, "JPEG", quality=90)
+    got = decode(data, channels=3, target=target, notes=notes)
+    assert got.shape == (600 // part, 880 // part, 3)
+    assert notes == ([f"decoded at 1/{part} of 880×600"] if part > 1 else [])
+    progressive = decode(encoded(pixels, "JPEG", quality=90, progressive=True), channels=3, target=target)
+    assert progressive.shape == got.shape
+    assert decode(encoded(pixels, "PNG"), channels=3, target=target).shape == (600, 880, 3)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(75, 75), (64, 96), (37, 37)], ids=str)
+def test_decoding_at_a_part_changes_little(fit: str, size: tuple[int, int]) -> None:
+    preprocess = Preprocess(size, fit, 3)
+    data = encoded(photograph(600, 880), "JPEG", quality=92)
+    notes: list[str] = []
+    got = decode_fitted(data, preprocess, notes=notes).astype(int)
+    difference = np.abs(got - preprocess.geometry(decode(data, channels=3)))
+    assert notes and difference.mean() < 2 and difference.max() < 40  # docs/data.md has the figure of photographs
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_part_is_chosen_for_the_upright_picture(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    notes: list[str] = []
+    data = encoded(photograph(600, 880), "JPEG", exif=exif)
+    decode(data, channels=3, target=(75, 110), notes=notes)  # fits at 1/4 lying, at 1/2 turned
+    assert notes[0] == f"decoded at 1/{4 if orientation < 5 else 2} of 880×600"
+
+
+def test_the_limit_and_the_target_together() -> None:
+    data = encoded(photograph(600, 880), "JPEG")
+    for limit, target, part in (
+        (880 * 600, (75, 110), 4),  # the target decides
+        (880 * 600 // 4, (290, 430), 2),  # the limit does
+        (880 * 600 // 4, (75, 110), 4),
+        (880 * 600 // 8, (150, 220), 4),
+    ):
+        notes: list[str] = []
+        decode(data, channels=3, target=target, max_pixels=limit, notes=notes)
+        assert notes == [f"decoded at 1/{part} of 880×600"]
+    assert "pixels" in told(data, target=(1, 1), max_pixels=880 * 600 // 9).what
+
+
+def test_the_same_file_gives_the_same_values_as_when_it_was_cached() -> None:
+    """Change a digest here only together with `DECODER_VERSION`: caches hold what the decoder gave before."""
+    assert DECODER_VERSION == 1
+    deep = np.arange(0, 65536, 97, dtype=np.uint16)[:600].reshape(20, 30)
+    alpha = np.stack([np.arange(600, dtype=np.uint16).reshape(20, 30) * k % 256 for k in (1, 3, 7, 11)], axis=2)
+    found = ""
+    for data in (encoded(Image.fromarray(deep), "PNG"), encoded(alpha.astype(np.uint8), "PNG")):
+        for fit in ("crop", "pad", "stretch"):
+            found += hashlib.sha256(decode_fitted(data, Preprocess((9, 8), fit, 3))).hexdigest()[:8]
+    assert found == "c352f7de2eff18f1337544fadb0b41ad2109d253fd95794d"
+
+
+DAMAGED_TIFF = """
+    import io, sys
+    from PIL import Image
+    from striate.data import opening
+    from striate.data.decode import decode
+    from striate.errors import DataError
+
+    if sys.argv[1] == "loud":
+        opening._silence_libtiff = lambda: None
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").save(buffer, "TIFF", compression="tiff_lzw")
+    data = bytearray(buffer.getvalue())
+    middle = len(data) // 2
+    data[middle : middle + 40] = bytes([255] * 40)
+    try:
+        decode(bytes(data), channels=1)
+    except DataError as error:
+        print(error.what)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="on Linux Pillow's libtiff is always a library of its own")
+def test_libtiff_prints_nothing() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(DAMAGED_TIFF)]
+    loud, quiet = (
+        subprocess.run([*command, how], capture_output=True, text=True, timeout=60, check=True)
+        for how in ("loud", "quiet")
+    )
+    assert "not yet in table" in loud.stderr and quiet.stderr == ""
+    assert quiet.stdout == loud.stdout and "cannot be decoded" in quiet.stdout
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"])

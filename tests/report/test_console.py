@@ -40,7 +40,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console.time, "perf_counter", lambda: float(next(seconds)))
 
 
-def show(display: Display, steps: int, epochs: int = 2) -> None:
+def show(display: Display, steps: int, epochs: int = 2, estimate: float | None = 75.0) -> None:
     with display:
         for epoch in range(epochs):
             for step in range(1, steps + 1):
@@ -50,13 +50,13 @@ def show(display: Display, steps: int, epochs: int = 2) -> None:
                     step_in_epoch=step,
                     loss=0.5,
                     pictures_per_second=1234.5,
-                    seconds=0.1 * (epoch * steps + step),
+                    estimate=estimate if step > 1 or epoch else None,
                 )
-            display.epoch({**RESULT, "epoch": epoch + 1})
+            display.epoch({**RESULT, "epoch": epoch + 1}, epochs)
 
 
 def test_about_ten_lines_an_epoch_in_a_pipe(slow: None, capsys: pytest.CaptureFixture[str]) -> None:
-    show(Display(epochs=2, steps_per_epoch=1000), 1000)
+    show(Display(steps_per_epoch=1000), 1000)
     out, err = capsys.readouterr()
     rows = out.splitlines()
     assert rows[0] == ROW_HEADER and len(rows) == 3 and rows[1].split()[0] == "1/2"
@@ -68,20 +68,30 @@ def test_about_ten_lines_an_epoch_in_a_pipe(slow: None, capsys: pytest.CaptureFi
 
 
 def test_short_epochs_need_no_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    show(Display(epochs=2, steps_per_epoch=10), 10)
+    show(Display(steps_per_epoch=10), 10)
     out, err = capsys.readouterr()
     assert err == "" and len(out.splitlines()) == 3
 
 
-def test_the_whole_time_is_estimated_once(capsys: pytest.CaptureFixture[str]) -> None:
-    show(Display(epochs=2, steps_per_epoch=100), 100)
+def test_the_whole_time_is_told_once_and_only_when_it_is_known(slow: None, capsys: pytest.CaptureFixture[str]) -> None:
+    show(Display(steps_per_epoch=100), 100)
     lines = [line for line in capsys.readouterr().err.splitlines() if "estimated" in line]
-    # 200 steps of a tenth of a second
-    assert lines == ["estimated 20.0 s of training in all, from the first 30 steps"]
+    assert lines == ["estimated 1 min 15 s of training in all, from the first 2 steps"]
+    show(Display(steps_per_epoch=100), 100, estimate=None)
+    assert "estimated" not in capsys.readouterr().err
+
+
+def test_epochs_that_are_not_counted_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    display = Display(steps_per_epoch=10)
+    with display:
+        display.epoch(RESULT, None)
+        display.epoch({**RESULT, "epoch": 2}, 7)
+    rows = capsys.readouterr().out.splitlines()[1:]
+    assert [row.split()[0] for row in rows] == ["1/?", "2/7"] and len({len(row) for row in rows}) == 1
 
 
 def test_quiet_shows_nothing(slow: None, capsys: pytest.CaptureFixture[str]) -> None:
-    show(Display(epochs=2, steps_per_epoch=50, quiet=True), 50)
+    show(Display(steps_per_epoch=50, quiet=True), 50)
     assert capsys.readouterr() == ("", "")
 
 
@@ -91,11 +101,11 @@ def test_rows_reach_stdout_while_the_bar_is_up(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
     monkeypatch.setenv("TERM", "xterm")
-    show(Display(epochs=2, steps_per_epoch=20), 20)
+    show(Display(steps_per_epoch=20), 20)
     assert sys.stdout is out and sys.stderr is err, "the streams were not given back"
     rows = (out.getvalue() + (err.getvalue() if out_is_terminal else "")).splitlines()
     assert any("1/2" in row for row in rows) and any("2/2" in row for row in rows)
-    assert "pictures/s" in err.getvalue()
+    assert "pictures/s" in err.getvalue() and "about 1 min 15 s in all" in err.getvalue()
     if not out_is_terminal:
         assert out.getvalue().splitlines()[0] == ROW_HEADER and len(out.getvalue().splitlines()) == 3
 
@@ -104,7 +114,7 @@ def test_the_bar_is_taken_down_after_an_error(monkeypatch: pytest.MonkeyPatch) -
     err = Terminal()
     monkeypatch.setattr(sys, "stderr", err)
     monkeypatch.setenv("TERM", "xterm")
-    display = Display(epochs=1, steps_per_epoch=5)
+    display = Display(steps_per_epoch=5)
     with pytest.raises(ZeroDivisionError), display:
         raise ZeroDivisionError
     assert sys.stderr is err and not display._bar.live.is_started

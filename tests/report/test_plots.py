@@ -43,6 +43,8 @@ RESULTS: list[dict[str, Any]] = [
 UNVALIDATED = [row | {"val_loss": "", "val_accuracy": ""} for row in RESULTS]
 ANSWER = {name: (index + 1) / 78 for index, name in enumerate(NAMES)}
 
+SHEET = [("flip", np.stack([COLOUR[:2, :, ::-1], COLOUR[:2]])), ("shift:2:reflect", np.stack([COLOUR[2:4]] * 2))]
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "samples": lambda path: plots.sample_grid(path, GRAY, NAMES, "a title"),
     "curves": lambda path: plots.curves(path, STEPS, RESULTS, "a title"),
@@ -50,6 +52,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "mistakes": lambda path: plots.mistakes(path, COLOUR, NAMES, NAMES[::-1], np.linspace(0, 1, 12)),
     "prediction": lambda path: plots.prediction(path, COLOUR[0], ANSWER, "a title"),
     "compare curves": lambda path: plots.compare_curves(path, {"one": RESULTS, "two": UNVALIDATED}),
+    "augmentation": lambda path: plots.augmentation_sheet(path, COLOUR[:2], SHEET, "a title"),
     "compare answers": lambda path: plots.compare_answers(path, GRAY[0], {"one": ANSWER, "two": ANSWER}),
 }
 
@@ -280,3 +283,22 @@ def test_no_answers_are_refused(tmp_path: Path) -> None:
         plots.prediction(tmp_path / "p.png", GRAY[0], {})
     with pytest.raises(DataError):
         plots.compare_answers(tmp_path / "p.png", GRAY[0], {"run": {}})
+
+
+def test_an_augmentation_sheet_names_operations_and_epochs_and_shows_the_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sheet.png"
+    words = words_of(monkeypatch, PICTURES["augmentation"], path)
+    assert words.count("flip") == words.count("shift:2:reflect") == words.count("picture") == 1
+    assert [word for word in words if word.startswith("epoch")] == ["epoch 1", "epoch 2"]
+    sheet = np.asarray(Image.open(path).convert("RGB"))
+    shown = [COLOUR[0], COLOUR[0, :, ::-1], COLOUR[1], COLOUR[3]]
+    for picture in (canvas.as_tile(image, 80) for image in shown):
+        corners = np.argwhere((sheet[: 1 - picture.shape[0], : 1 - picture.shape[1]] == picture[0, 0]).all(2))
+        areas = (sheet[y : y + picture.shape[0], x : x + picture.shape[1]] for y, x in corners)
+        assert any(np.array_equal(area, picture) for area in areas)
+    with pytest.raises(DataError):
+        plots.augmentation_sheet(path, COLOUR[:0], [("flip", np.stack([COLOUR[:0]]))])
+    with pytest.raises(DataError):
+        plots.augmentation_sheet(path, COLOUR[:2], [])

@@ -22,9 +22,14 @@ SETTINGS: dict[str, Any] = {
     "label_smoothing": 0.1,
     "clip": 1.0,
     "ema": 0.999,
-    "class_weights": "balanced",
+    "balance": "loss",
     "augment": "shift:2,flip",
     "epochs": 3,
+    "time": None,
+    "side_momentum": 0.85,
+    "bias_lr": None,
+    "head_lr": None,
+    "lookahead": None,
 }
 FACTS: dict[str, Any] = {
     "environment": {"device_name": "A Processor", "device": "cpu", "torch": "2.10.0"},
@@ -33,6 +38,9 @@ FACTS: dict[str, Any] = {
         "counts": {"train": 45000, "validation": 5000, "test": 10000},
         "classes": [str(i) for i in range(10)],
         "picture": {"size": [32, 40], "channels": 3},
+        "geometry": [],
+        "findings": [],
+        "left_out": [],
         "mean": [127.5, 51.0, 0.0],
         "std": [255.0, 25.5, 2.55],
     },
@@ -88,6 +96,8 @@ def test_the_opening_names_machine_data_net_training_and_plan() -> None:
         "no GPU found",
     ):
         assert words in whole, words
+    timed = "\n".join(opening({**FACTS, "settings": {**SETTINGS, "time": "10m"}}))
+    assert "10m of training" in timed and "3 epochs" not in timed and "of 704 steps" in timed
     plain = opening({**FACTS, "net": {**FACTS["net"], "input_size": (32, 40)}})
     assert "seen at" not in "\n".join(plain)
 
@@ -96,13 +106,16 @@ def test_hyper_parameters_name_what_is_on_and_only_that() -> None:
     line = hyper_parameters(SETTINGS)
     for words in (
         *("sgd (momentum 0.9, nesterov)", "lr 0.1", "one-cycle schedule", "weight decay 0.0005 decoupled", "batch 64"),
-        *("cross-entropy", "label smoothing 0.1", "clip 1", "average of weights 0.999", "class weights balanced"),
+        *("cross-entropy", "label smoothing 0.1", "clip 1", "average of weights 0.999", "balance by loss"),
         "augment shift:2,flip",
     ):
         assert words in line, words
-    off = {"weight_decay": 0.0, "label_smoothing": 0.0, "clip": None, "ema": None, "class_weights": "none"}
+    off = {"weight_decay": 0.0, "label_smoothing": 0.0, "clip": None, "ema": None, "balance": "none"}
     plain = hyper_parameters({**SETTINGS, **off, "optimizer": "adam", "augment": "none"})
     assert plain == "adam, lr 0.1, one-cycle schedule, batch 64, cross-entropy"
+    muon = hyper_parameters({**SETTINGS, "optimizer": "muon", "head_lr": 0.67, "lookahead": 0.9})
+    assert muon.startswith("muon (momentum 0.9, of the others 0.85), lr 0.1")
+    assert "lr of the head 0.67" in muon and "lookahead 0.9" in muon and "lr of biases" not in muon
     assert "weight decay 0.0005 coupled" in hyper_parameters({**SETTINGS, "decoupled": False})
 
 
@@ -119,6 +132,14 @@ def test_the_closing_tells_best_train_test_speed_and_what_next() -> None:
 def test_the_weakest_class_was_shown() -> None:
     line = next(line for line in closing(closing_facts()) if line.startswith("weakest"))
     assert "cat" in line and "80.00 %" in line and "70.00 %" in line
+
+
+def test_test_time_augmentation_is_a_line_of_its_own() -> None:
+    augmented = {"value": 0.96, "low": 0.955, "high": 0.965, "kind": "mirror-shift"}
+    lines = closing(closing_facts(evaluation={**EVALUATION, "top1_tta": augmented}))
+    assert "tta       accuracy 96.00 % with test-time augmentation (mirror-shift)" in lines
+    assert any(line.startswith("test      accuracy 95.00 %") for line in lines)
+    assert not any(line.startswith("tta") for line in closing(closing_facts()))
 
 
 def test_without_validation_and_without_test() -> None:

@@ -37,6 +37,33 @@ def sample_grid(path: Path | str, images: Sequence[Any] | NDArray[Any], labels: 
     _grid(path, images, [[str(label)] for label in labels[:MOST_PICTURES]], title)
 
 
+def augmentation_sheet(
+    path: Path | str, images: NDArray[Any], rows: Sequence[tuple[str, NDArray[Any]]], title: str = ""
+) -> None:
+    """Draw pictures `(N, H, W, C)`, and beside each what each operation makes of it in one epoch after the other.
+
+    `rows` holds the operation's text and its versions `(epochs, N, H, W, C)`.
+    """
+    _same_length(images=images, rows=rows[0][1][0] if rows else [])
+    tile_rows = [
+        [canvas.as_tile(picture, 80) for picture in (images[number], *made[:, number])]
+        for _, made in rows
+        for number in range(len(images))
+    ]
+    columns = len(tile_rows[0])
+    side = max(max(tile.shape[:2]) for tile in tile_rows[0])
+    cell, left = side + 8, 36 + int(max(canvas.text_width(text, 9.5) for text, _ in rows))
+    figure = canvas.new_figure(left + columns * cell + 16, len(tile_rows) * cell + (86 if title else 52))
+    top = (canvas.heading(figure, title) or 16) + 20
+    for column in range(columns):
+        name = f"epoch {column}" if column else "picture"
+        canvas.write_at(figure, left + column * cell + side / 2 + 4, top - 16, name, 8.5, ha="center", color=FAINT_INK)
+    for number, (text, _) in enumerate(rows):
+        canvas.write_at(figure, 20, top + (number * len(images) + 0.5) * cell - 6, text)
+    canvas.tiles(figure, [tile for row in tile_rows for tile in row], left, top, (cell, cell), columns)
+    canvas.save(figure, path)
+
+
 def mistakes(
     path: Path | str,
     images: Sequence[Any] | NDArray[Any],
