@@ -16,6 +16,7 @@ from striate.data.dataset import Dataset
 from striate.data.preprocess import Preprocess
 from striate.errors import DataError
 from striate.evaluation.evaluate import evaluate_pictures, write_predictions
+from striate.predictor.augmented import ask_with
 from striate.predictor.predictor import Predictor
 
 DIGITS = load_named("digits").train
@@ -53,6 +54,24 @@ def test_evaluate_and_predict_give_the_same_answers(output: str) -> None:
     assert [answer.label for answer in answers] == [DIGITS.classes[number] for number in found.predictions]
     rows = np.array([list(answer.probabilities.values()) for answer in answers])
     assert np.abs(rows - found.probabilities).max() < 1e-6
+
+
+def test_test_time_augmentation_is_one_more_row_and_changes_no_other() -> None:
+    predictor = predictor_of()
+    plain = evaluate_pictures(predictor, DIGITS, DIGITS.images[INDICES], INDICES, split="test")
+    found = evaluate_pictures(predictor, DIGITS, DIGITS.images[INDICES], INDICES, split="test", tta="mirror-shift")
+    row = found.record.pop("top1_tta")
+    assert found.record == plain.record and np.array_equal(found.logits, plain.logits)
+    assert set(row) == {"value", "low", "high", "kind"} and row["kind"] == "mirror-shift"
+    answers = predictor.logits(DIGITS.images[INDICES], ask=ask_with("mirror-shift")).argmax(1)
+    assert row["value"] == accuracy_score(found.labels, answers) != plain.record["top1"]["value"]
+    assert (row["low"], row["high"]) == pytest.approx(proportion_by_hand(row["value"], 600))
+
+
+def proportion_by_hand(share: float, count: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's interval, as its two roots."""
+    roots = np.roots([count + z * z, -2 * count * share - z * z, count * share * share])
+    return float(min(roots)), float(max(roots))
 
 
 def test_predictions_csv_is_in_data_order_and_keeps_odd_names(tmp_path: Path) -> None:

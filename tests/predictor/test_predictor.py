@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from striate.data.builtin import load_named
 from striate.data.preprocess import Preprocess
 from striate.errors import DataError, UsageError
 from striate.models.registry import create_model
-from striate.predictor.predictor import Predictor, load_weights
+from striate.predictor.predictor import BATCH_PICTURES, Predictor, load_weights
 from striate.predictor.probabilities import probabilities
 
 DIGITS = load_named("digits").train
@@ -64,6 +65,73 @@ def test_many_pictures_are_answered_in_batches(predictor: Predictor) -> None:
     assert len(answers) == 1200
     got = np.array([list(answer.probabilities.values()) for answer in answers])
     assert np.abs(got - together).max() < 1e-6
+
+
+def test_large_pictures_go_fewer_at_a_time(predictor: Predictor) -> None:
+    net = torch.nn.Sequential(torch.nn.Flatten())
+    large = Predictor(net, Preprocess((1024, 1024), channels=1), DIGITS.classes)
+    assert predictor.batch_pictures == BATCH_PICTURES and large.batch_pictures == 2
+    assert Predictor(net, Preprocess((4000, 4000), channels=1), DIGITS.classes).batch_pictures == 1
+
+
+def test_a_stream_that_stands_in_the_list_twice(predictor: Predictor) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(DIGITS.images[5][..., 0]).save(stream, "PNG")
+    image = Image.open(stream)
+    answers = predictor.predict([image] * 20)
+    assert all(answer.error is None and answer.probabilities == answers[0].probabilities for answer in answers)
+
+
+def test_files_are_decoded_side_by_side_and_answered_in_order(tmp_path: Path) -> None:
+    """Two files are read at the same time: each waits for the other."""
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    predictor = Predictor(net, Preprocess((8, 8), channels=1), DIGITS.classes, threads=2)
+    meeting = threading.Barrier(2)
+    read = predictor._read
+    predictor._read = lambda source: (meeting.wait(timeout=20), read(source))[1]  # type: ignore[method-assign]
+    for number in range(6):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"{number}.png")
+    answers = predictor.predict([tmp_path / f"{number}.png" for number in range(6)])
+    assert [int(answer.seen[0, 0, 0]) for answer in answers] == list(range(6))
+
+
+def test_bf16_is_refused_where_it_would_be_emulated(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("striate.predictor.predictor.processor_flags", lambda: frozenset({"avx2"}))
+    with pytest.raises(UsageError, match="bf16 is not for this processor"):
+        predictor.in_precision("bf16")
+    assert predictor.in_precision("fp32").plan == predictor.plan
+
+
+def test_the_change_that_bf16_brings_is_counted(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("striate.predictor.predictor.processor_flags", lambda: frozenset({"bf16"}))
+    images = DIGITS.images[:40]
+    coarse = predictor.in_precision("bf16")
+    exact, found = predictor.logits(images), coarse.logits(images)
+    assert 0 < np.abs(exact - found).max() < 0.1 and found.dtype == np.float32
+    largest = np.abs(predictor.probabilities(exact) - predictor.probabilities(found)).max()
+    changed = (exact.argmax(1) != found.argmax(1)).sum()
+    told = coarse.change_against_fp32(images)
+    assert told == (
+        f"bf16 against fp32, first 40 pictures: probabilities differ by {largest:.2g} at most, {changed} answers change"
+    )
+    assert "differ by 0 at most, 0 answers" in predictor.change_against_fp32(images)
+    assert predictor.plan.precision == "fp32"
+
+
+def test_a_predictor_for_answering_has_its_batchnorm_folded() -> None:
+    net = create_model("airnet", 10, 1, 16, widths=(4, 4, 4)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 1), dtype=np.uint8)
+    exact, folded = (
+        Predictor(net, Preprocess((16, 16), channels=1), DIGITS.classes, fold=fold) for fold in (False, True)
+    )
+    assert exact._answering is net is folded.net and folded._answering is not net
+    assert np.abs(exact.logits(images) - folded.logits(images)).max() < 1e-5
+
+
+def test_a_picture_is_answered_alike_whatever_stands_beside_it(predictor: Predictor) -> None:
+    whole = predictor.logits(DIGITS.images[:300])
+    for size in (1, 7, 250):
+        assert np.abs(predictor.logits(DIGITS.images[:300], size) - whole).max() < 1e-5
 
 
 def test_the_nets_mode_is_put_back(predictor: Predictor) -> None:

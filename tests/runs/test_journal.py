@@ -95,10 +95,38 @@ def test_a_missing_log_and_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monke
         read_steps(tmp_path)
     made = started(tmp_path)
 
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
+    made.add_steps([(21, 3, 0.1, 0.25)])
     monkeypatch.setattr(journal.os, "fsync", full)
     with pytest.raises(StriateError) as caught:
-        made.add_steps([(21, 3, 0.1, 0.25)])
+        made.sync()
     assert "steps.csv" in caught.value.what and caught.value.cause == "No space left on device"
+    monkeypatch.setattr(journal.csv, "writer", full)
+    with pytest.raises(StriateError, match=r"could not write .*steps\.csv"):
+        made.add_steps([(22, 3, 0.1, 0.25)])
+
+
+def test_a_log_that_someone_took_away_is_begun_anew(tmp_path: Path) -> None:
+    made = started(tmp_path)
+    made.steps_path.unlink()
+    made.sync()
+    made.add_steps([(21, 3, 0.1, 0.25)])
+    assert read_steps(tmp_path) == ([21], [0.25])
+    assert made.rewind(21, 2) == 20, "twenty rows are missing"
+    made.steps_path.write_text("nonsense\n")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_steps(tmp_path)
+    made.steps_path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_steps(tmp_path)
+    assert made.rewind(21, 2) == 21 and read_steps(tmp_path) == ([], [])
+
+
+def test_a_line_that_lost_its_end_is_not_taken_for_a_number(tmp_path: Path) -> None:
+    made = started(tmp_path, steps=2)
+    whole = made.steps_path.read_text()
+    for cut in range(1, len(whole.splitlines()[-1]) + 1):
+        made.steps_path.write_text(whole[:-cut])
+        assert read_steps(tmp_path)[0] == [1]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from striate.data.preprocess import Preprocess
 from striate.errors import DataError, LockHeld, UsageError
 from striate.runs.checkpoint import KEPT, clean_checkpoints, load_checkpoint, save_checkpoint
 from striate.runs.folder import RunFolder, claim_run, open_run
@@ -128,8 +129,9 @@ def test_logs_read_back_and_rewind(tmp_path: Path) -> None:
 def card() -> ModelCard:
     return ModelCard(
         name="mlp", class_name="MLP", options={"hidden": [3]}, num_classes=2, in_channels=1, input_size=(4, 5),
-        classes=["a", "猫"], preprocess={"size": [4, 5]}, output="softmax", temperature=1.5,
-        weights={"file": "weights/best.safetensors", "sha256": "", "epoch": 3},
+        classes=["a", "猫"], output="softmax", temperature=1.5,
+        preprocess=Preprocess((4, 5), "crop", 1, (0.0,), (255.0,)).to_json(),
+        weights={"file": "weights/best.safetensors", "sha256": "ab" * 32, "epoch": 3},
     )  # fmt: skip
 
 

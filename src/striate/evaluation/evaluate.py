@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from striate.data.dataset import Dataset, Images
-from striate.evaluation.metrics import evaluation_record
+from striate.evaluation.metrics import evaluation_record, top_k, wilson
 from striate.files import write_text
+from striate.predictor.augmented import ask_with
 from striate.predictor.predictor import Logits, Predictor
 
 
@@ -43,11 +44,14 @@ def evaluate_pictures(
     split: str,
     weights: str = "best",
     loss_kind: str = "cross-entropy",
+    tta: str = "none",
 ) -> Evaluation:
     """Evaluate a predictor on `images` (N, H, W, C) at the net's size, which are `indices` of `part`.
 
-    Raises DataError where there is no picture.
+    `tta` (mirror, shift, mirror-shift) adds one row, `top1_tta`: the accuracy with test-time augmentation; every other
+    number is without. Raises DataError where there is no picture.
     """
+    ask = ask_with(tta)
     logits = predictor.logits(images)
     labels = part.labels[indices]
     record = evaluation_record(
@@ -61,6 +65,10 @@ def evaluate_pictures(
         loss_kind=loss_kind,
         temperature=predictor.temperature,
     )
+    if tta != "none":
+        correct = top_k(predictor.logits(images, ask=ask), labels, 1)
+        low, high = wilson(correct, len(labels))
+        record["top1_tta"] = {"value": correct / len(labels), "low": low, "high": high, "kind": tta}
     sources = [part.source(int(index)) for index in indices]
     return Evaluation(record, logits, predictor.probabilities(logits), labels, indices, sources)
 

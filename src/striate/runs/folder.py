@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -9,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from striate.errors import DataError, StriateError, UsageError, unknown_name
-from striate.files import Lock, write_json, write_text
+from striate.files import Lock, sha256_file, sync_directory, write_json, write_text
 
 FORMAT = 1
+RESULTS = (
+    "weights/best.safetensors", "weights/last.safetensors", "model.json", "steps.csv", "results.csv",
+    "evaluation.json", "predictions.csv", "data.json", "split.json",
+)  # fmt: skip
 
 
 class RunFolder:
@@ -71,29 +76,51 @@ class RunFolder:
         """Record `running`, `finished`, `interrupted` or `failed` in status.json."""
         self.write_json("status.json", {"format": FORMAT, "state": state, **details})
 
+    def digests(self) -> dict[str, str]:
+        """Return the SHA-256 of each file that holds a result: a finished run keeps them in status.json."""
+        return {name: sha256_file(self.file(name)) for name in RESULTS if self.file(name).is_file()}
+
     def status(self) -> Mapping[str, Any]:
         """Return what set_status recorded last."""
         return self.read_json("status.json")
+
+    def must_be_trained(self) -> None:
+        """Raise UsageError for a run of imported weights, which has no training to go on with or to repeat."""
+        status: Mapping[str, Any] = {}
+        with contextlib.suppress(DataError):  # a damaged file is told of by those who need it
+            status = self.status()
+        if "imported" in status:
+            raise UsageError(f"{self} was imported", "its weights were trained elsewhere", "train one: striate train")
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder that is not empty. Raises UsageError; LockHeld, naming the process, where a training is in it."""
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if RunFolder(out).file(".lock").is_file():
+        with RunFolder(out).lock():
+            pass
+    raise UsageError(f"{out} is not empty", "a run needs a folder of its own", "choose another --out")
 
 
 def claim_run(data: str, model: str, out: Path | None, base: Path = Path("runs")) -> RunFolder:
     """Make a new run folder: exactly `out`, or `base/<data>-<model>-<n>` with the next free number.
 
     The folder is claimed by making it exclusively, so two trainings never share one.
-    Raises UsageError where `out` is there and not empty, StriateError where no folder can be made.
+    Raises UsageError or LockHeld where `out` is there and not empty, StriateError where no folder can be made.
     """
     try:
         if out is not None:
             out = Path(out)
             out.mkdir(parents=True, exist_ok=True)
-            if any(out.iterdir()):
-                raise UsageError(f"{out} is not empty", "a run needs a folder of its own", "choose another --out")
+            check_out(out)
             folder = RunFolder(out)
         else:
             folder = RunFolder(_next_free(base, f"{_plain(data)}-{_plain(model)}"))
             write_text(base / "latest", folder.path.name + "\n")
         folder.weights.mkdir()
         folder.checkpoints.mkdir()
+        sync_directory(folder.path.parent)
     except OSError as error:
         target = out or base
         raise StriateError(
