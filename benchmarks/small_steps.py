@@ -10,18 +10,13 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 
-import numpy as np
 import torch
+from common import epoch_seconds, make_learner
 
-from striate.data.batches import Batches
-from striate.data.preprocess import Preprocess
 from striate.device import Plan
 from striate.models.registry import create_model
 from striate.models.summary import summarise
-from striate.training.loop import Learner, Progress, train_epoch
-from striate.training.optim import make_loss, make_optimizer
 
 CASES = (
     ("mlp", 28, 1), ("mlp", 28, 16), ("mlp", 28, 64), ("mlp", 28, 256),
@@ -35,38 +30,11 @@ def microseconds(net: str, side: int, batch_size: int, threads: int, onednn: boo
     """Return microseconds a step, and the multiply-adds of its forward pass."""
     torch.manual_seed(0)
     module = create_model(net, 10, 1, side)
-    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = max(20, min(400, 4_000 // batch_size))
-    pictures = np.random.default_rng(0).integers(0, 256, (steps * batch_size, side, side, 1), dtype=np.uint8)
-    labels = np.random.default_rng(1).integers(0, 10, len(pictures))
-    device = torch.device("cpu")
-    learner = Learner(
-        net=module,
-        optimizer=make_optimizer(module, "adam", lr=0.001),
-        loss=make_loss("cross-entropy", 10, device),
-        rate=lambda step: 0.001,
-        batches=Batches(
-            pictures,
-            labels,
-            np.arange(len(pictures)),
-            Preprocess((side, side), "stretch", 1, (0.0,), (255.0,)),
-            batch_size=batch_size,
-            seed=0,
-            device=device,
-        ),
-        plan=Plan("fp32", True, threads, onednn, ""),
-        device=device,
-        seed=0,
-    )
-    progress = Progress()
-    for _ in train_epoch(learner, progress):  # not counted
-        pass
-    progress.next_epoch()
-    began = time.perf_counter()
-    for _ in train_epoch(learner, progress):
-        pass
-    seconds = time.perf_counter() - began
-    return seconds / progress.step_in_epoch * 1e6, summarise(module, (1, side, side)).macs * batch_size
+    plan = Plan("fp32", True, threads, onednn, "")
+    learner = make_learner(module, plan, side=side, channels=1, batch_size=batch_size, steps=steps, optimizer="adam")
+    epoch_seconds(learner)  # not counted
+    return epoch_seconds(learner) / steps * 1e6, summarise(module, (1, side, side)).macs * batch_size
 
 
 def main() -> None:

@@ -1,10 +1,12 @@
-"""The five articles' own loops against striate: same net, batch size, precision and arithmetic; pictures per second.
+"""The five articles' own loops against striate: same net and batch size; pictures per second.
 
     python benchmarks/tutorial_loops.py [--rounds 5] [--only lenet5,alexnet] [--json out.json]
 
 Each side runs in its own process, the two in turn. An article's side is what the article does, written afresh:
 torchvision's transforms on one picture at a time (`ToTensor`, `Normalize`, `Resize`), a DataLoader without workers,
-forward, `loss.item()`, backward, step, fp32. striate's side is its own training loop with the recipe of that article.
+forward, `loss.item()`, backward, step, fp32. striate's side is its own training loop with the recipe of that article:
+once in fp32, the article's own arithmetic, and once with the plan free to choose, which is bf16 where the processor has
+it and the steps are large. Where the plan chooses fp32 the two are the same, and measured once.
 One part of an epoch is run first and not counted. Data: STRIATE_DATA. Needs torchvision (the dev extra).
 """
 
@@ -14,7 +16,6 @@ import argparse
 import gzip
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -160,14 +161,19 @@ def run_article(name: str) -> float:
     return seen / (time.perf_counter() - began)
 
 
-def warmed_job(case: Case, folder: str) -> Any:
-    """Return a striate job with the article's recipe, at the start of an epoch, its first steps done."""
+def warmed_job(case: Case, folder: str, precision: str = "fp32") -> Any:
+    """Return a striate job with a recipe, at the start of an epoch, its first steps done."""
     from striate.settings.layers import resolve_train
     from striate.training.begin import start_job
     from striate.training.loop import train_epoch
 
     settings, _, _ = resolve_train(
-        {"recipe": case.recipe, "out": f"{folder}/run", "train_range": f"0:{max(case.pictures, case.warm_up)}"},
+        {
+            "recipe": case.recipe,
+            "out": f"{folder}/run",
+            "train_range": f"0:{max(case.pictures, case.warm_up)}",
+            "precision": precision,
+        },
         origin="argument",
         environ={},
     )
@@ -179,12 +185,14 @@ def warmed_job(case: Case, folder: str) -> Any:
     return job
 
 
-def run_striate(name: str) -> float:
+def run_striate(name: str, precision: str) -> float:
     """Train with striate's own loop and the article's recipe; return pictures per second."""
     from striate.training.loop import train_epoch
 
     with tempfile.TemporaryDirectory() as folder:
-        job = warmed_job(CASES[name], folder)
+        job = warmed_job(CASES[name], folder, precision)
+        if precision != "fp32" and job.learner.plan.precision == "fp32":
+            return 0.0  # the same again
         began = time.perf_counter()
         rows = [row for block in train_epoch(job.learner, job.progress) for row in block]
         seconds = time.perf_counter() - began
@@ -210,10 +218,11 @@ def measure(name: str, side: str, unpacked: str) -> float:
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def spread(values: list[float], form: str = "{:,.0f}") -> str:
-    """Return median (minimum to maximum)."""
-    low, middle, high = (form.format(f(values)) for f in (min, statistics.median, max))
-    return f"{middle} ({low} to {high})"
+SIDES: dict[str, Callable[[str], float]] = {
+    "article": run_article,
+    "striate": lambda name: run_striate(name, "fp32"),
+    "plan": lambda name: run_striate(name, "auto"),
+}
 
 
 def main() -> None:
@@ -221,26 +230,34 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(CASES))
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--child", choices=("article", "striate"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not os.environ.get("STRIATE_DATA"):
         raise SystemExit("set STRIATE_DATA to the folder of the data sets")
     if arguments.child:
-        print(json.dumps({"article": run_article, "striate": run_striate}[arguments.child](arguments.only)))
+        print(json.dumps(SIDES[arguments.child](arguments.only)))
         return
+    from common import spread
+
     results = {}
     temporary = tempfile.TemporaryDirectory()
     unpack(Path(temporary.name))
-    print("| article's net | article, pictures/s | striate, pictures/s | ratio |\n|---|---|---|---|")
+    print("| article's net | article, pictures/s | striate, pictures/s | ratio | with the plan, pictures/s | ratio |")
+    print("|---|---|---|---|---|---|")
     for name in arguments.only.split(","):
-        pairs = [
-            (measure(name, "article", temporary.name), measure(name, "striate", temporary.name))
-            for _ in range(arguments.rounds)
-        ]
-        article, ours = [a for a, _ in pairs], [b for _, b in pairs]
-        ratios = [b / a for a, b in pairs]
-        results[name] = {"article": article, "striate": ours, "ratio": ratios}
-        print(f"| {name} | {spread(article)} | {spread(ours)} | {spread(ratios, '{:.2f}')} |", flush=True)
+        rounds = [[measure(name, side, temporary.name) for side in SIDES] for _ in range(arguments.rounds)]
+        article, ours, planned = (list(side) for side in zip(*rounds))
+        planned = [b or a for a, b in zip(ours, planned)]
+        ratios, planned_ratios = ([b / a for a, b in zip(article, side)] for side in (ours, planned))
+        results[name] = {"article": article, "striate": ours, "ratio": ratios, "plan": planned}
+        cells = (
+            spread(article),
+            spread(ours),
+            spread(ratios, "{:.2f}"),
+            spread(planned),
+            spread(planned_ratios, "{:.2f}"),
+        )
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 

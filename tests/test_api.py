@@ -20,6 +20,7 @@ from striate import api
 from striate.data.builtin import load_named
 from striate.data.dataset import Dataset, Parts
 from striate.errors import DataError, StriateError, UsageError
+from striate.training import material
 
 DIGITS = load_named("digits").train
 SHORT = {"epochs": 2, "lr": 0.01, "schedule": "constant", "batch_size": 32, "quiet": True}
@@ -334,7 +335,7 @@ def test_data_that_changed_since_are_not_evaluated(run: striate.Run, monkeypatch
     images = DIGITS.images.copy()
     images[0, 0, 0, 0] ^= 1
     changed = Parts("digits", Dataset("digits", images, DIGITS.labels, DIGITS.classes))
-    monkeypatch.setattr(api, "load_named", lambda *_, **__: changed)
+    monkeypatch.setattr(material, "load_named", lambda *_, **__: changed)
     with pytest.raises(DataError, match="digits changed since the run began"):
         striate.evaluate(run.folder, device="cpu")
 

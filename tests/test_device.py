@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -114,8 +117,15 @@ def test_the_plan_chooses_threads_by_the_work() -> None:
 
 
 def test_bf16_only_where_it_is_quick() -> None:
-    assert plan().precision == "fp32"
-    assert plan(flags=frozenset({"avx512", "bf16"}), precision="bf16").precision == "bf16"
+    native = frozenset({"avx512", "bf16"})
+    assert plan().precision == "fp32" and "without bf16" in plan().reason
+    chosen = plan(flags=native, step_macs=device.BF16_MACS)
+    assert chosen.precision == "bf16" and "with bf16" in chosen.reason
+    small = plan(flags=native, step_macs=device.BF16_MACS - 1)
+    assert small.precision == "fp32" and "too small for bf16" in small.reason
+    asked = plan(flags=native, precision="fp32")
+    assert asked.precision == "fp32" and "precision as asked" in asked.reason
+    assert plan(flags=native, precision="bf16", step_macs=1).precision == "bf16"
     assert plan(CUDA).precision == "bf16" and plan(CUDA, precision="fp32").precision == "fp32"
     with pytest.raises(UsageError) as caught:
         plan(precision="bf16")
@@ -126,6 +136,12 @@ def test_channels_last_is_for_convolutions() -> None:
     assert plan().memory_format is torch.channels_last
     assert plan(channels_last=False).memory_format is torch.contiguous_format
     assert plan(torch.device("mps")).memory_format is torch.contiguous_format
+
+
+def test_answers_take_all_threads_or_those_that_were_asked_for() -> None:
+    small = plan(step_macs=1)
+    assert (small.threads, small.answer_threads) == (1, 6)
+    assert plan(threads=3, step_macs=1).answer_threads == 3
 
 
 def test_the_plan_is_replayed_from_json() -> None:
@@ -145,6 +161,45 @@ def test_an_active_plan_gives_threads_and_kernels_back() -> None:
         assert torch.get_num_threads() == threads + 1 and torch.backends.mkldnn.enabled is not onednn
         raise ZeroDivisionError
     assert torch.get_num_threads() == threads and torch.backends.mkldnn.enabled is onednn
+
+
+DENORMALS = """
+import sys
+import numpy as np
+import torch
+from striate.data.builtin import load_named
+from striate.device import Plan
+from striate.training.prepare import prepare_net
+torch.set_num_threads(2)
+first = sys.argv[1]
+if first == "user":  # arithmetic that is not striate's comes first, and starts the threads
+    torch.ones(1_000_000).exp()
+else:
+    from striate.settings.layers import resolve_train
+    from striate.training.material import prepare_material
+    settings = resolve_train({"data": "digits", "model": "airnet", "size": "16"}, environ={})[0]
+    material = prepare_material(settings, load_named(settings.data), None, print)
+    prepare_net(settings, material, None)  # whitening is arithmetic on two threads
+tiny = torch.from_numpy(np.full(1_000_000, 1e-40, np.float32))
+before = sys.float_info.min / 2
+with Plan("fp32", True, 2, True, "").active():
+    kept = (tiny * 1.0 != 0).view(2, -1).any(1).tolist()
+after = sys.float_info.min / 2
+print(kept, before > 0, after > 0)
+"""
+
+
+@pytest.mark.parametrize(("first", "kept"), [("prepare", [False, False]), ("user", [False, True])])
+def test_denormals_are_flushed_in_every_thread(first: str, kept: list[bool]) -> None:
+    """The last case shows that the test sees a thread that keeps them: one that was started too early."""
+    done = subprocess.run(
+        [sys.executable, "-c", DENORMALS, first],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert done.stdout.splitlines()[-1] == f"{kept} True True"
 
 
 def test_the_environment_names_what_numbers_depend_on() -> None:

@@ -16,6 +16,7 @@ from striate.cli.flags import TYPER_USAGE_ERROR, given_values
 from striate.cli.main import build, run
 from striate.data import augment
 from striate.data.lookup import find_named
+from striate.data.sources import looks_like_pictures
 from striate.errors import StriateError
 from striate.models import list_models
 from striate.settings import verbs
@@ -36,8 +37,12 @@ STABLE = ("data ", "pictures ", "net ", "training ")
 SETTINGS_OF = {
     "eval": verbs.EvalSettings,
     "resume": verbs.ResumeSettings,
+    "verify": verbs.VerifySettings,
     "predict": verbs.PredictSettings,
     "compare": verbs.CompareSettings,
+    "import": verbs.ImportSettings,
+    "check": verbs.CheckSettings,
+    "cache ls": verbs.CacheListSettings,
     "models": verbs.ModelsSettings,
     "recipes": verbs.RecipesSettings,
     "data ls": verbs.DataListSettings,
@@ -114,7 +119,7 @@ def check_values(verb: str, given: Mapping[str, Any]) -> None:
     else:
         settings = build_settings(model, [("flag", from_text(model, values))])[0]
     data = given["name"] if verb == "data show" else getattr(settings, "data", None)
-    if data is not None:
+    if data is not None and not looks_like_pictures(data):
         find_named(data)
     if verb in ("models", "recipes") and "name" in given:
         assert given["name"] in (list_models() if verb == "models" else list_recipes()), given["name"]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import hashlib
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from striate import files
-from striate.errors import LockHeld, StriateError
+from striate.errors import LockHeld, StriateError, WriteFailed
 
 HOLDER = """
 import sys, time
@@ -50,22 +54,97 @@ def test_the_mode_follows_the_umask(tmp_path: Path) -> None:
         os.umask(before)
 
 
-@pytest.mark.parametrize("function", ["fsync", "replace", "chmod"])
+REASONS = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO]
+
+
+@pytest.mark.parametrize("number", REASONS, ids=lambda number: errno.errorcode[number])
+@pytest.mark.parametrize("function", ["open", "fdopen", "fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, number: int
 ) -> None:
     target = tmp_path / "weights"
     files.write_bytes(target, b"old")
 
     def fail(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(files.os, function, fail)
-    with pytest.raises(StriateError) as caught:
-        files.write_bytes(target, b"new")
-    monkeypatch.undo()
-    assert str(target) in caught.value.what and caught.value.cause == "No space left on device"
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, function, fail)
+        with pytest.raises(WriteFailed) as caught:
+            files.write_bytes(target, b"new")
+    assert str(target) in caught.value.what and caught.value.cause == os.strerror(number)
+    assert caught.value.exit_code == 1
     assert target.read_bytes() == b"old" and names(tmp_path) == ["weights"]
+
+
+def test_a_write_that_is_stopped_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files.os, "fsync", stop)
+        with pytest.raises(KeyboardInterrupt):
+            files.write_bytes(tmp_path / "weights", b"new")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows needs no sync of a folder")
+def test_syncing_a_folder_tells_of_a_broken_disk_and_not_of_what_a_file_system_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def watch(descriptor: int) -> None:
+        order.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", watch)
+    monkeypatch.setattr(files.os, "replace", lambda *paths: (order.append("replace"), replace(*paths))[1])
+    files.write_bytes(tmp_path / "a", b"a")
+    assert order == ["file", "replace", "folder"]
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    number = errno.EINVAL
+    files.write_bytes(tmp_path / "b", b"b")
+    number = errno.EIO
+    with pytest.raises(WriteFailed, match="b"):
+        files.write_bytes(tmp_path / "b", b"c")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+def test_writes_in_threads_all_get_the_mode_of_the_umask(tmp_path: Path) -> None:
+    """The umask cannot be read without setting it, and it is the process's: so it is never touched."""
+    before = os.umask(0o027)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: files.write_bytes(tmp_path / str(number), b""), range(64)))
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(before)
+
+
+def test_what_cut_off_writes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".weights.0a1b2c3d.tmp", ".x.tmp", "kept.tmp", ".lock", "file"):
+        (tmp_path / name).touch()
+    files.remove_temporaries(tmp_path)
+    assert names(tmp_path) == [".lock", "file", "kept.tmp"]
+
+
+def test_a_lock_that_is_dropped_lets_go(tmp_path: Path) -> None:
+    held = files.Lock(tmp_path)
+    held.__enter__()
+    with pytest.raises(LockHeld), files.Lock(tmp_path):
+        pytest.fail("two hold the lock")
+    del held
+    gc.collect()
+    with files.Lock(tmp_path):
+        pass
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

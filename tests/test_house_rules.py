@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,22 @@ ONLY_IN = {
 }
 LIMIT_FILE, LIMIT_FUNCTION = 400, 80
 LONGER_FUNCTIONS = {"training/loop.py": 120}
+UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "pty", "pexpect"}
+NETWORK = {"socket", "ssl", "http", "httpx", "urllib", "urllib3", "requests", "aiohttp", "ftplib", "smtplib"}
+SEES_NETWORK = {"data/download.py"}
+READS_FOREIGN = "runs/foreign.py"  # the one place that hands a pickle to torch, after reading it as data
+FORBIDDEN_CALLS = {
+    *("eval", "exec", "compile", "__import__", "breakpoint", "torch.save", "np.load", "numpy.load"),
+    *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "yaml.full_load"),
+    *("torch.jit.load", "torch.hub.load", "torch.package.PackageImporter", "system", "popen"),
+}
+SAFE_LOADER = ("settings/recipes.py", "_Loader")  # a yaml.SafeLoader
+# Names of modules that a table of ours holds, and a file that the user types: no file names code.
+IMPORTS_BY_NAME = {
+    "importlib.import_module": {"__init__.py", "cli/group.py"},
+    "importlib.util.spec_from_file_location": {"models/user.py"},
+}
+FORBIDDEN_ENDS = ("unsafe_load", "read_pickle", "add_safe_globals", "safe_globals", ".allow_pickle")
 DOORS = ("__init__.py", "__main__.py")  # the package's own doors join whatever they open
 
 
@@ -89,23 +106,54 @@ def test_sizes(path: Path) -> None:
             assert length <= limit, f"{path}:{node.lineno}: {node.name} has {length} lines"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_no_pickle_and_no_code_from_text(path: Path) -> None:
-    tree = parse(path)
-    for line, name in imports(tree):
-        assert name.split(".")[0] not in {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}, (
-            f"{path}:{line}: {name}"
-        )
+def called_names(tree: ast.AST) -> list[tuple[ast.Call, str]]:
+    """Return each call with the dotted name that is called, such as `torch.load`; `.load` where what stands before it
+    is no name."""
+    found = []
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Call):
-            continue
-        if isinstance(node.func, ast.Name):
-            assert node.func.id not in {"eval", "exec"}, f"{path}:{node.lineno}: {node.func.id}()"
-        if isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
-            called = f"{node.func.value.id}.{node.func.attr}"
-            assert called not in {"torch.load", "torch.save", "os.system", "np.load"}, (
-                f"{path}:{node.lineno}: {called}()"
-            )
+        if isinstance(node, ast.Call):
+            words, function = [], node.func
+            while isinstance(function, ast.Attribute):
+                words.append(function.attr)
+                function = function.value
+            words.append(function.id if isinstance(function, ast.Name) else "")
+            found.append((node, ".".join(reversed(words))))
+    return found
+
+
+def keywords(call: ast.Call) -> dict[str, Any]:
+    return {word.arg or "": getattr(word.value, "value", None) for word in call.keywords}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_pickle_no_shell_and_no_code_from_text(path: Path) -> None:
+    tree = parse(path)
+    place = path.relative_to(SOURCE).as_posix()
+    for line, name in imports(tree):
+        assert name.split(".")[0] not in UNPICKLERS, f"{path}:{line}: {name}"
+        if name.split(".")[0] in NETWORK:
+            assert place in SEES_NETWORK, f"{path}:{line}: {name}"
+    for call, name in called_names(tree):
+        where = f"{path}:{call.lineno}: {name}()"
+        assert name not in FORBIDDEN_CALLS and not name.endswith(FORBIDDEN_ENDS), where
+        if name == "torch.load":
+            assert place == READS_FOREIGN, where
+            assert keywords(call) == {"map_location": "cpu", "weights_only": True, "mmap": False}, where
+        assert keywords(call).get("shell") is not True, f"{where} with a shell"
+        assert not keywords(call).get("allow_pickle"), f"{where} with pickles"
+        if name == "yaml.load":  # with a loader of ours, which knows plain values only
+            loaders = [ast.unparse(word.value) for word in call.keywords if word.arg == "Loader"]
+            assert [(place, *loaders)] == [SAFE_LOADER], where
+        assert place in IMPORTS_BY_NAME.get(name, {place}), where
+        if name.endswith("load_state_dict"):
+            assert "strict" not in keywords(call) and len(call.args) == 1, f"{where} with strict"
+
+
+def test_the_rule_on_calls_would_catch_them() -> None:
+    tree = ast.parse("from os import system\nos.system('x')\ntorch.load(f, weights_only=False)\nself.x.unsafe_load(y)")
+    assert [name for _, name in called_names(tree)] == ["os.system", "torch.load", "self.x.unsafe_load"]
+    assert all(name in FORBIDDEN_CALLS or name.endswith(FORBIDDEN_ENDS) for name in ("os.system", "self.x.unsafe_load"))
+    assert keywords(called_names(tree)[1][0]) == {"weights_only": False}
 
 
 def test_the_loop_has_no_nested_function_and_steps_once() -> None:

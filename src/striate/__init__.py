@@ -15,7 +15,9 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "train": "striate.api",
     "resume": "striate.api",
+    "verify": "striate.training.verify",
     "load": "striate.api",
+    "import_model": "striate.training.importing",
     "evaluate": "striate.api",
     "compare": "striate.api",
     "Run": "striate.api",
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from striate.api import load as load
     from striate.api import resume as resume
     from striate.api import train as train
+    from striate.training.importing import import_model as import_model
+    from striate.training.verify import verify as verify
 
 
 def __getattr__(name: str) -> Any:

@@ -9,18 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from striate.data.builtin import load_named
-from striate.data.dataset import Dataset, Parts
-from striate.data.split import Split
-from striate.errors import DataError, UsageError
+from striate.data.dataset import Parts
 from striate.evaluation.evaluate import evaluate_pictures
 from striate.files import write_json
 from striate.predictor.predictor import Predictor, load_predictor
 from striate.report import plots
 from striate.report.console import Display, note, say
 from striate.report.live import LiveCurves
+from striate.report.progress import Progress as Passes
 from striate.report.text import closing, opening
 from striate.runs.folder import RunFolder, open_run
 from striate.runs.journal import EpochResult, read_results, read_steps
@@ -30,6 +26,7 @@ from striate.settings.train import TrainSettings
 from striate.training.begin import resume_job, start_job
 from striate.training.job import Job
 from striate.training.material import as_parts
+from striate.training.pictures import pictures_of
 from striate.training.prepare import OWN
 from striate.training.records import read_config
 
@@ -121,30 +118,48 @@ def run_training(
     """Train with settings that are already resolved; the command line calls this."""
     began = time.perf_counter()
     report: Callable[[str], None] = (lambda line: None) if quiet else note
-    job = start_job(settings, data=data, model=model, report=report, command=command)
+    with Passes(quiet) as passes:
+        job = start_job(settings, data=data, model=model, report=report, stage=passes.stage, command=command)
     typed = settings.model if settings.model is not None and ".py:" in settings.model else ""
     _draw_samples(job)
     return _carry_out(job, began, live=live, quiet=quiet, data=data, typed=typed)
 
 
 def resume(
-    run: str | Path, *, data: Any = None, model: Any = None, data_root: str | Path | None = None, quiet: bool = False
+    run: str | Path,
+    *,
+    data: Any = None,
+    model: Any = None,
+    data_root: str | Path | None = None,
+    allow_changes: bool = False,
+    quiet: bool = False,
+    command: str = "",
+    **settings: Any,
 ) -> Run:
-    """Go on with an interrupted run from its last save, to the very end that it would have had.
+    """Go on with an interrupted run from its last save, to the very end that it would have had; or extend a run.
 
-    `data` and `model` are needed again where they were arrays or a module of your own.
+    `data` and `model` are needed again where they were arrays or a module of your own. `epochs="+10"` (or the whole
+    number) adds epochs, to a finished run too. Any other of TrainSettings that differs from the run's, and data that
+    differ, raise UsageError, unless `allow_changes`: then that is recorded in changes.json.
     """
     began = time.perf_counter()
     report: Callable[[str], None] = (lambda line: None) if quiet else note
     parts = as_parts(data) if data is not None else None
-    root = Path(data_root) if data_root is not None else None
-    job = resume_job(open_run(run), data=parts, model=model, root=root, report=report)
+    if data_root is not None:
+        settings["data_root"] = Path(data_root)
+    job = resume_job(
+        open_run(run),
+        data=parts,
+        model=model,
+        given=settings,
+        allow_changes=allow_changes,
+        report=report,
+        command=command or f"striate.resume({str(run)!r}{''.join(f', {k}={v!r}' for k, v in settings.items())})",
+    )
     return _carry_out(job, began, live=False, quiet=quiet, data=parts)
 
 
-def load(path: str | Path, *, device: str = "auto", model: Any = None) -> Predictor:
-    """Load a run's model for answering; see predictor.load_predictor."""
-    return load_predictor(path, device=device, model=model)
+load = load_predictor
 
 
 def evaluate(
@@ -155,72 +170,34 @@ def evaluate(
     data_root: str | Path | None = None,
     device: str = "auto",
     model: Any = None,
+    precision: str = "fp32",
+    tta: str = "none",
+    expect_sha256: str | None = None,
     out: str | Path | None = None,
     predictor: Predictor | None = None,
     parts: Parts | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's model on a split of its own data, or on other data with the same classes.
 
-    Returns what evaluation.json holds; writes it only to `out`. Every picture counts once.
+    Returns what evaluation.json holds; writes it only to `out`. Every picture counts once. `precision` fp32 or bf16,
+    which says how it changes the answers. `tta` (mirror, shift, mirror-shift) adds the row `top1_tta`.
     """
     folder = open_run(run)
-    predictor = predictor or load_predictor(run, device=device, model=model)
+    predictor = predictor or load_predictor(run, device=device, model=model, expect_sha256=expect_sha256)
+    predictor = predictor.in_precision(precision)
     settings = read_config(folder)
     state = folder.status()
     if state.get("state") != "finished":
         note(f"{folder} is not finished ({state.get('state')}): these are its best weights so far")
     part, images, indices = pictures_of(
-        folder, predictor, settings, split=split, data=parts if data is None else data, data_root=data_root
+        folder, predictor, settings, note, split=split, data=parts if data is None else data, data_root=data_root
     )
-    evaluation = evaluate_pictures(predictor, part, images, indices, split=split, loss_kind=settings.loss)
+    evaluation = evaluate_pictures(predictor, part, images, indices, split=split, loss_kind=settings.loss, tta=tta)
+    if precision != "fp32":
+        note(predictor.change_against_fp32(images))
     if out is not None:
         write_json(Path(out), evaluation.record)
     return evaluation.record
-
-
-def pictures_of(
-    folder: RunFolder,
-    predictor: Predictor,
-    settings: TrainSettings,
-    *,
-    split: str,
-    data: Any = None,
-    data_root: str | Path | None = None,
-) -> tuple[Dataset, Any, Any]:
-    """Return part, pictures at the net's size and indices of a split of a run's own data, or of other data.
-
-    Other data are counted as their maker splits them, and whole where no test set is set apart: none of them trained
-    this net. Raises DataError where the run's own data are no longer what they were, or where the classes differ.
-    """
-    record = folder.read_json("data.json")
-    if data is None and record["given"]:
-        raise UsageError(f"{folder} was trained on arrays", "a run folder does not hold them", "pass data=…")
-    if data is None or isinstance(data, str):
-        root = Path(data_root) if data_root is not None else settings.data_root
-        parts = load_named(data or settings.data, root, settings.download, note, settings.class_names)
-    else:
-        parts = as_parts(data)
-    own = parts.train.classes
-    if own != predictor.classes:
-        raise DataError(
-            f"{parts.name} has classes {', '.join(own[:5])} …, the net {', '.join(predictor.classes[:5])} …",
-            "an accuracy over different classes says nothing",
-            "evaluate on data with the classes the net was trained on",
-        )
-    present = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    found = {name: part.fingerprint for name, part in present.items() if part is not None}
-    if found == record["fingerprints"]:
-        part, indices = Split.from_json(folder.read_json("split.json")).of(parts, split)
-    elif data is None:
-        raise DataError(
-            f"{settings.data} changed since the run began",
-            "its split no longer says which pictures were trained on",
-            "restore the data, or name other data with --data",
-        )
-    else:
-        part = parts.train if split == "test" and parts.test is None else parts.part(split)
-        indices = np.arange(len(part))
-    return part, predictor.preprocess.geometry_all(part.images[indices]), indices
 
 
 def compare(runs: Sequence[str | Path]) -> list[dict[str, Any]]:
@@ -258,10 +235,10 @@ def _carry_out(job: Job, began: float, *, live: bool, quiet: bool, data: Parts |
         show(line)
     steps_per_epoch = len(job.learner.batches)
     curves = _Curves(job, live)
-    with Display(epochs=job.settings.epochs, steps_per_epoch=steps_per_epoch, quiet=quiet) as display:
+    with Display(steps_per_epoch=steps_per_epoch, quiet=quiet) as display:
         for happening in job.run():
             if isinstance(happening, EpochResult):
-                display.epoch(asdict(happening))
+                display.epoch(asdict(happening), job.epochs)
                 curves.update()
                 continue
             display.progress(
@@ -270,11 +247,12 @@ def _carry_out(job: Job, began: float, *, live: bool, quiet: bool, data: Parts |
                 step_in_epoch=happening.step_in_epoch,
                 loss=happening.loss_sum / max(1, happening.seen),
                 pictures_per_second=happening.seen / max(1e-9, happening.epoch_seconds),
-                seconds=happening.seconds,
+                estimate=job.estimate,
             )
     curves.draw()
     pictures = ["curves.png", *_draw_evaluation(job)]
-    for line in closing(_closing_facts(job, time.perf_counter() - began, pictures, typed)):
+    next_command = _next_command(job, typed, given=data is not None)
+    for line in closing(_closing_facts(job, time.perf_counter() - began, pictures, next_command)):
         show(line)
     return Run(job.folder, job.predictor(), data)
 
@@ -299,7 +277,7 @@ def _facts(job: Job) -> dict[str, Any]:
     }
 
 
-def _closing_facts(job: Job, seconds: float, pictures: list[str], typed: str) -> dict[str, Any]:
+def _closing_facts(job: Job, seconds: float, pictures: list[str], next_command: str) -> dict[str, Any]:
     return {
         "results": [asdict(row) for row in read_results(job.folder.path)],
         "best_epoch": job.best.epoch,
@@ -307,16 +285,19 @@ def _closing_facts(job: Job, seconds: float, pictures: list[str], typed: str) ->
         "seconds": seconds,
         "folder": str(job.folder),
         "pictures": ["samples.png", *pictures],
-        "next": _next_command(job, typed),
+        "next": next_command,
     }
 
 
-def _next_command(job: Job, typed: str) -> str:
-    """Return what to type next; `typed` is a net of the user's own as it was named on the command line."""
+def _next_command(job: Job, typed: str, *, given: bool) -> str:
+    """Return what to type next.
+
+    `typed` is a net of the user's own as it was named on the command line; `given`: the data were arrays.
+    """
     if job.parts.name is None and not typed:
         return f'striate.load("{job.folder}", model={type(job.learner.net).__name__}()).predict("picture.png")'
     model = f" --model {typed}" if typed else ""
-    if job.evaluation is None or job.folder.read_json("data.json")["given"]:
+    if job.evaluation is None or given:
         return f"striate predict {job.folder}{model} picture.png"
     return f"striate predict {job.folder}{model} --data {job.settings.data} --split test --index 0:4 --plot answers.png"
 
@@ -362,6 +343,8 @@ def _draw_evaluation(job: Job) -> list[str]:
     wrong = (evaluation.predictions != evaluation.labels).nonzero()[0]
     confidence = evaluation.probabilities[wrong, evaluation.predictions[wrong]]
     worst = wrong[(-confidence).argsort(kind="stable")][:MISTAKES_SHOWN]
+    if not len(wrong):  # the picture says so, and of how many
+        worst = evaluation.labels.argsort()
     part, _ = job.material.split.of(job.material.parts, "test")
     plots.mistakes(
         folder / "mistakes.png",

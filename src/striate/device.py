@@ -20,6 +20,10 @@ from striate.errors import UsageError
 # at best, and costs tens of times where another program wants its core: the threads wait for each other at every layer.
 PLAIN_KERNEL_MACS = 500_000
 ONE_THREAD_MACS = 4_000_000
+# From here on `auto` takes bf16, on a processor that computes in it: convolutions and matrix products then fill a step,
+# and those bf16 halves. Below, turning numbers from one format into the other costs about what it saves. A cautious
+# rule, to be checked on a processor with bf16 by benchmarks/plan.py.
+BF16_MACS = 1_000_000_000
 
 
 def choose_device(name: str) -> tuple[torch.device, str]:
@@ -84,15 +88,36 @@ def processor_flags() -> frozenset[str]:
     return frozenset(flags)
 
 
+@contextlib.contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Take numbers under 1e-38 for 0 inside a `with`, or in a function that this decorates; afterwards as before.
+
+    Arithmetic on them is up to a hundred times slower, and nothing in a net hangs on them. torch's worker threads take
+    the setting over from the thread that starts them, at the first parallel operation: so every room that computes
+    does it in here.
+    """
+    kept = sys.float_info.min / 2 > 0.0  # as it is now; torch cannot tell
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        if kept:
+            torch.set_flush_denormal(False)
+
+
 @dataclass(frozen=True)
 class Plan:
-    """How a run computes: a pure function of processor, net and batch, recorded in the run and replayed by resume."""
+    """How a run computes: a pure function of processor, net and batch, recorded in the run and replayed by resume.
+
+    `answer_threads` is for answers, whose batches are large whatever the training's are; 0: torch's own number.
+    """
 
     precision: str
     channels_last: bool
     threads: int
     onednn: bool
     reason: str
+    answer_threads: int = 0
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -108,13 +133,14 @@ class Plan:
         """Compute with the plan's threads and kernels inside a `with`; afterwards as before."""
         backend: Any = torch.backends.mkldnn
         threads, onednn = torch.get_num_threads(), backend.enabled
-        torch.set_num_threads(self.threads)
-        backend.enabled = self.onednn
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)
-            backend.enabled = onednn
+        with denormals_flushed():
+            torch.set_num_threads(self.threads)
+            backend.enabled = self.onednn
+            try:
+                yield
+            finally:
+                torch.set_num_threads(threads)
+                backend.enabled = onednn
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain data."""
@@ -131,34 +157,54 @@ def make_plan(
     flags: frozenset[str],
     available_threads: int,
 ) -> Plan:
-    """Choose precision, memory format and threads.
+    """Choose precision, memory format, threads and kernels; never by a timing, so the same seed gives the same bits.
 
     `precision`: auto, fp32 or bf16; `threads`: 0 chooses; `step_macs`: forward multiply-adds of one batch;
     `channels_last`: whether the net gains by that layout and can take it.
-    Raises UsageError for bf16 on a processor without it: there it is tens of times slower.
+    Raises UsageError for bf16 on a processor without it.
     """
-    reasons = []
+    on_processor = device.type == "cpu"
+    channels_last = channels_last and device.type != "mps"
+    reasons = ["channels-last" if channels_last else "plain layout"]
     if precision == "auto":
-        precision = "bf16" if device.type == "cuda" else "fp32"
+        precision, reason = _choose_precision(device, step_macs, flags)
+        reasons += [reason] if reason else []
+    else:
+        check_precision(precision, device, flags)
+        reasons.append("precision as asked")
+    answer_threads = threads or available_threads
+    if threads > 0:
+        reasons.append("threads as asked")
+    elif on_processor and step_macs < ONE_THREAD_MACS:
+        threads = 1
+        reasons.append(f"a step of {step_macs / 1e6:.1f} million multiply-adds is small")
+    else:
+        threads = available_threads
+    plain_kernels = on_processor and step_macs < PLAIN_KERNEL_MACS
+    if plain_kernels:
+        reasons.append("plain kernels")
+    return Plan(precision, channels_last, threads, not plain_kernels, ", ".join(reasons), answer_threads)
+
+
+def _choose_precision(device: torch.device, step_macs: int, flags: frozenset[str]) -> tuple[str, str]:
+    """Return the precision that `auto` means, and why."""
+    if device.type != "cpu":
+        return ("bf16", "") if device.type == "cuda" else ("fp32", "")
+    if "bf16" not in flags:
+        return "fp32", "a processor without bf16"
+    if step_macs < BF16_MACS:
+        return "fp32", "a step too small for bf16"
+    return "bf16", "a processor with bf16"
+
+
+def check_precision(precision: str, device: torch.device, flags: frozenset[str]) -> None:
+    """Raise UsageError for bf16 on a processor without it: there it is emulated, tens of times slower."""
     if precision == "bf16" and device.type == "cpu" and "bf16" not in flags:
         raise UsageError(
             "precision bf16 is not for this processor",
             "it has neither AVX512_BF16 nor AMX; bf16 would be emulated, tens of times slower",
             "use --precision fp32",
         )
-    plain_kernels = device.type == "cpu" and step_macs < PLAIN_KERNEL_MACS
-    if threads > 0:
-        reasons.append("threads as asked")
-    elif device.type == "cpu" and step_macs < ONE_THREAD_MACS:
-        threads = 1
-        reasons.append(f"a step of {step_macs / 1e6:.1f} million multiply-adds is small")
-    else:
-        threads = available_threads
-    if plain_kernels:
-        reasons.append("plain kernels")
-    channels_last = channels_last and device.type != "mps"
-    layout = "channels-last" if channels_last else "plain layout"
-    return Plan(precision, channels_last, threads, not plain_kernels, ", ".join([layout, *reasons]))
 
 
 def available_threads() -> int:

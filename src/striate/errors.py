@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class StriateError(Exception):
@@ -50,13 +51,20 @@ class MissingExtra(StriateError):
 
 
 class VerificationError(StriateError):
-    """Two things that had to be equal are not."""
+    """Two things that had to be equal are not; `record` holds all that was compared."""
 
     exit_code = 5
+    record: Mapping[str, Any] = {}
 
 
 class NonFiniteLoss(StriateError):
-    """The loss became infinite or not a number."""
+    """The loss became infinite or not a number; `rows` (step, epoch, lr, loss) are those before it, not yet logged."""
+
+    rows: Sequence[tuple[int, int, float, float]] = ()
+
+
+class WriteFailed(StriateError):
+    """The system refused a write: a full disk, a quota, a read-only place, a broken disk."""
 
 
 class LockHeld(StriateError):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
-from striate.errors import LockHeld, StriateError
+from striate.errors import LockHeld, StriateError, WriteFailed
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -21,24 +22,36 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises StriateError with the path and the system's reason; the old file is then untouched.
     """
     path = Path(path)
-    temporary = ""
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as stream:
+        # 0o666 less the user's umask, which the system takes off by itself; tempfile's files are private.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes private files; a run folder's files get the mode that the user's umask asks for.
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        raise StriateError(
-            f"could not write {path}", error.strerror or str(error), "make room or choose another folder with --out"
-        ) from error
-    sync_directory(path.parent)
+        sync_directory(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise could_not_write(path, error) from error
+        raise
+
+
+def could_not_write(path: Path, error: OSError) -> WriteFailed:
+    """Build the error for a write that the system refused, with the path and the system's reason."""
+    return WriteFailed(
+        f"could not write {path}", error.strerror or str(error), "make room, or choose a folder that can be written"
+    )
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writes that were cut off (kill -9, power) left in a folder of ours."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -55,13 +68,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable, where the system can (Windows cannot, and need not)."""
-    with contextlib.suppress(OSError):
+    """Make the names in a directory durable. Raises OSError where that failed.
+
+    Windows needs none; some network file systems, and folders that may not be listed, cannot.
+    """
+    if os.name == "nt":
+        return
+    try:
         descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def sha256_bytes(content: bytes | memoryview) -> str:
@@ -78,7 +101,7 @@ def sha256_file(path: Path) -> str:
 class Lock:
     """One process at a time in a folder, held through the operating system: it ends with the process.
 
-    Used as `with Lock(folder): …`. Raises LockHeld with the holder's process number.
+    Used as `with Lock(folder): …`. Raises LockHeld with the holder's process number. A Lock that is dropped lets go.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -113,6 +136,10 @@ class Lock:
             self._stream.truncate(0)
         self._stream.close()
 
+    def __del__(self) -> None:
+        if self._stream is not None and not self._stream.closed:
+            self.__exit__()
+
 
 def _lock_stream(stream: Any) -> None:
     if os.name == "nt":
@@ -124,9 +151,3 @@ def _lock_stream(stream: Any) -> None:
     import fcntl
 
     fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value

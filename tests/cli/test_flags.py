@@ -15,6 +15,7 @@ from striate.cli.models import models
 from striate.cli.predict import predict
 from striate.cli.recipes import recipes
 from striate.cli.train import resume, train
+from striate.cli.verify import verify
 from striate.settings import verbs
 from striate.settings.base import Settings
 from striate.settings.train import TrainSettings
@@ -22,6 +23,7 @@ from striate.settings.train import TrainSettings
 COMMANDS = [
     (train, TrainSettings),
     (resume, verbs.ResumeSettings),
+    (verify, verbs.VerifySettings),
     (evaluate, verbs.EvalSettings),
     (predict, verbs.PredictSettings),
     (compare, verbs.CompareSettings),
@@ -87,7 +89,7 @@ def test_repeated_options_and_origins(striate: Any, monkeypatch: pytest.MonkeyPa
     assert rows["batch_size"] == "8 config my.yaml"
     assert rows["seed"] == "5 flag"
     assert rows["data"] == "fashion-mnist recipe tutorial-lenet5"
-    assert rows["fit"] == "stretch default"
+    assert rows["fit"] == "auto default"
     assert set(rows) == {"setting", *TrainSettings.model_fields}
 
 

@@ -101,6 +101,43 @@ def test_eval_of_another_split(striate: Any, digits_run: Path) -> None:
     assert record["split"] == "validation" and record["samples"] == len(split["validation"]["indices"])
 
 
+def test_eval_with_test_time_augmentation(striate: Any, digits_run: Path) -> None:
+    plain = json.loads(striate("eval", str(digits_run), "--json").out)
+    record = json.loads(striate("eval", str(digits_run), "--tta", "shift", "--json").out)
+    row = record.pop("top1_tta")
+    assert record == plain and row["kind"] == "shift"
+    table = striate("eval", str(digits_run), "--tta", "shift").out
+    assert f"top-1 with shift augmentation  {100 * row['value']:.2f} %" in table.replace("    ", "  ")
+    assert "augmentation" not in striate("eval", str(digits_run)).out
+
+
+@pytest.mark.parametrize("verb", ["eval", "predict"])
+def test_bf16_says_how_it_changes_the_answers(
+    striate: Any, digits_run: Path, digit_pictures: Any, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    more = [save(digit_pictures[0][0], "a.png"), "bad.png"] if verb == "predict" else []
+    Path("bad.png").write_bytes(b"")
+    flags = "striate.predictor.predictor.processor_flags"
+    monkeypatch.setattr(flags, lambda: frozenset({"bf16"}))
+    outcome = striate(verb, str(digits_run), *more, "--precision", "bf16", "--device", "cpu")
+    told = [line for line in outcome.err.splitlines() if line.startswith("bf16 against fp32, first ")]
+    assert len(told) == 1 and ("first 1 pictures" if more else "first 250 pictures") in told[0]
+    monkeypatch.setattr(flags, lambda: frozenset({"avx2"}))
+    refused = striate(verb, str(digits_run), *more, "--precision", "bf16", "--device", "cpu")
+    assert refused.code == 2 and refused.error_lines()["fix"] == "use --precision fp32"
+
+
+def test_train_for_a_time(striate: Any) -> None:
+    outcome = striate("train", "digits", "--time", "1s", "--threads", "1", "--device", "cpu", "--out", "timed")
+    assert outcome.code == 0 and "plan      1s of training, the steps counted after 3 % of it" in outcome.out
+    counted = json.loads(Path("timed/time.json").read_text(encoding="utf-8"))
+    assert f"1s of training: {counted['total_steps']:,} steps" in outcome.err
+    last = list(csv.DictReader(io.StringIO(Path("timed/results.csv").read_text(encoding="utf-8"))))[-1]
+    assert int(last["step"]) == counted["total_steps"]
+    both = striate("train", "digits", "--time", "1s", "--epochs", "3")
+    assert both.code == 2 and both.error_lines()["error"].startswith("--epochs has no effect here")
+
+
 @pytest.mark.parametrize("verb", ["eval", "predict", "resume"])
 def test_unknown_run(striate: Any, verb: str) -> None:
     more = ["x.png"] if verb == "predict" else []

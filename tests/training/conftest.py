@@ -59,6 +59,8 @@ def start(tmp_path: Path) -> Callable[..., Job]:
         given: dict[str, Any] = {"data": "made", "recipe": "generic", "batch_size": 16, "epochs": 2}
         given |= {"out": tmp_path / name, "schedule": "constant", "lr": 0.01, "weight_decay": 0.0, "device": "cpu"}
         given |= settings
+        if "time" in settings:
+            del given["epochs"]
         if isinstance(model, str):
             given["model"], model = model, None
         resolved, _, _ = resolve_train(given, origin="argument", environ={})

@@ -21,6 +21,7 @@ from striate.runs.journal import EpochResult, Journal, read_results, read_steps
 from striate.runs.model_file import read_card, read_weights
 from striate.runs.tensors import read_tensors
 from striate.training import job as job_module
+from striate.training import saving
 from striate.training.job import Best, Job
 from striate.training.state import state_tensors
 
@@ -120,9 +121,8 @@ def test_resuming_a_run_that_is_at_work_changes_nothing(start: Start, resume: Ca
     for happening in job.run():
         if isinstance(happening, EpochResult) and happening.epoch == 2:
             logged = job.folder.file("steps.csv").read_bytes()
-            second = resume(job.folder)
             with pytest.raises(LockHeld):
-                finish(second)
+                resume(job.folder)
             assert job.folder.file("steps.csv").read_bytes() == logged
             assert job.folder.status()["state"] == "running"
     assert_same_run(whole, job)
@@ -133,7 +133,7 @@ def test_pictures_missing_at_resume_are_told_as_changed_data(start: Start, resum
     stop_at_the_end_of(job, 1)
     whole = job.material.parts.train
     fewer = Parts("made", whole.take(np.arange(50)))
-    with pytest.raises(UsageError, match="the train pictures of made changed") as caught:
+    with pytest.raises(UsageError, match="the train part changed: 240 → 50 pictures") as caught:
         resume(job.folder, data=fewer)
     assert caught.value.exit_code == 2
 
@@ -200,7 +200,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
 ) -> None:
     whole = finish(start("whole"))
     job = start("run")
-    save = job_module.save_checkpoint
+    save = saving.save_checkpoint
 
     def full(folder: Path, step: int, *arguments: Any) -> Any:
         if step > len(job.learner.batches):
@@ -208,25 +208,27 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
         return save(folder, step, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(job_module, "save_checkpoint", full)
+        patched.setattr(saving, "save_checkpoint", full)
         with pytest.raises(StriateError, match="could not write"):
             finish(job)
     assert job.folder.status()["state"] == "failed"
     assert_same_run(whole, finish(resume(job.folder)))
 
 
-@pytest.mark.parametrize(("save_every", "wanted"), [("4", [4, 8, 12]), ("8", [8, 12]), ("30s", [3, 6, 9, 12])])
+@pytest.mark.parametrize(
+    ("save_every", "wanted"), [("4", [0, 4, 8, 12]), ("8", [0, 8, 12]), ("30s", [0, 3, 6, 9, 12]), (None, [0, 12])]
+)
 def test_saves_within_an_epoch(
-    start: Start, monkeypatch: pytest.MonkeyPatch, save_every: str, wanted: list[int]
+    start: Start, monkeypatch: pytest.MonkeyPatch, save_every: str | None, wanted: list[int]
 ) -> None:
     """Twelve steps, one a block; by the clock of this test a look at it takes ten seconds."""
     monkeypatch.setattr("striate.training.loop.RECORD_STEPS", 1)
     clock = itertools.count(0.0, 10.0)
-    monkeypatch.setattr(job_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(saving.time, "monotonic", lambda: next(clock))
     saved: list[int] = []
-    save = job_module.save_checkpoint
+    save = saving.save_checkpoint
     monkeypatch.setattr(
-        job_module, "save_checkpoint", lambda folder, step, *rest: (saved.append(step), save(folder, step, *rest))[1]
+        saving, "save_checkpoint", lambda folder, step, *rest: (saved.append(step), save(folder, step, *rest))[1]
     )
     finish(start("run", epochs=1, save_every=save_every))
     assert sorted(set(saved)) == wanted
@@ -273,9 +275,9 @@ def test_the_average_is_the_one_worked_out_step_by_step(start: Start, monkeypatc
     first = {name: value.clone() for name, value in job.learner.net.state_dict().items()}
     update = job.learner.average.update
 
-    def watch(net: nn.Module, step: int) -> None:
+    def watch(net: nn.Module, step: int, total: int) -> None:
         seen.append({name: value.clone() for name, value in net.state_dict().items()})
-        update(net, step)
+        update(net, step, total)
 
     monkeypatch.setattr(job.learner.average, "update", watch)
     finish(job)
@@ -300,7 +302,7 @@ def test_early_stopping_counts_epochs_without_a_better_validation(start: Start) 
     assert job.folder.status()["state"] == "finished"
 
 
-def test_class_weights_change_what_is_learned(start: Start) -> None:
+def test_balance_changes_what_is_learned(start: Start) -> None:
     random = np.random.default_rng(1)
     labels = (random.random(300) < 0.1).astype(np.int64) * 2
     labels[:5] = 1
@@ -310,18 +312,20 @@ def test_class_weights_change_what_is_learned(start: Start) -> None:
     with torch.no_grad():
         model[1].weight.zero_()
     biases = []
-    for name, weights in (("plain", "none"), ("weighed", "balanced")):
+    for name, weights in (("plain", "none"), ("weighed", "loss"), ("drawn", "sampler"), ("chosen", "auto")):
         with torch.no_grad():
             model[1].bias.zero_()
             model[1].weight.zero_()
-        job = finish(start(name, data=data, model=model, class_weights=weights, epochs=6, lr=0.01))
+        job = finish(start(name, data=data, model=model, balance=weights, epochs=6, lr=0.01))
         _, pictures, _ = job.material.pictures("test")
         biases.append(job.predictor().logits(pictures).mean(0))
-    assert biases[0][0] - biases[0][2] > biases[1][0] - biases[1][2] + 0.2
+    plain, weighed, drawn, chosen = (bias[0] - bias[2] for bias in biases)
+    assert plain > weighed + 0.2 and plain > drawn + 0.2
+    assert chosen == weighed, "the classes are uneven: auto is the loss"
 
 
 def test_what_beats_the_best() -> None:
-    best = Best(1, 0.9, 0.5)
+    best = Best(1, 0.9, loss=0.5)
     assert best.is_beaten_by(0.91, 9.0) and best.is_beaten_by(0.9, 0.4)
     assert not best.is_beaten_by(0.9, 0.5) and not best.is_beaten_by(0.89, 0.1)
     assert not best.is_beaten_by(0.95, float("nan")) and Best().is_beaten_by(0.0, float("inf"))

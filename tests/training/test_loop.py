@@ -91,7 +91,7 @@ def test_the_gradient_is_clipped_to_the_norm_asked_for(start: Start, small: Any)
 def test_the_rate_of_each_step_is_that_of_the_schedule(start: Start) -> None:
     job = start("run", schedule="one-cycle", lr=0.1)
     rows = [row for block in train_epoch(job.learner, Progress()) for row in block]
-    assert [row[2] for row in rows] == [job.learner.rate(step) for step in range(len(rows))]
+    assert [row[2] for row in rows] == [job.learner.rate(step, job.learner.total_steps) for step in range(len(rows))]
     assert len({row[2] for row in rows}) == len(rows)
 
 
@@ -170,3 +170,130 @@ def test_one_picture_a_step_needs_it(start: Start) -> None:
         accuracies[wanted] = job.evaluation.record["loss"]
     assert accuracies["auto"] < accuracies["off"]
     assert np.isfinite(accuracies["off"])
+
+
+def rows_of(job: Job, epochs: int = 1) -> list[tuple[int, int, float, float]]:
+    rows = []
+    progress = Progress()
+    for _ in range(epochs):
+        rows += [row for block in train_epoch(job.learner, progress) for row in block]
+        progress.next_epoch()
+    return rows
+
+
+def flat_net() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 3))
+
+
+@pytest.mark.parametrize("parts", [2, 3, 16])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"balance": "loss"}, {"loss": "binary-cross-entropy"}, {"clip": 0.05}],
+    ids=["plain", "weighted", "binary", "clipped"],
+)
+def test_a_batch_in_parts_steps_as_the_whole_batch_does(start: Start, parts: int, settings: dict[str, Any]) -> None:
+    """Without BatchNorm and dropout the two differ by rounding alone; the last batch of 8 has fewer parts."""
+    settings = {"optimizer": "sgd", "lr": 0.1, **settings}
+    whole, split = (start(name, model=flat_net(), accumulate=n, **settings) for name, n in (("a", 1), ("b", parts)))
+    one, other = rows_of(whole), rows_of(split)
+    assert [row[:3] for row in one] == [row[:3] for row in other]
+    assert [row[3] for row in other] == pytest.approx([row[3] for row in one], rel=1e-4)
+    torch.testing.assert_close(weights_of(split.learner.net), weights_of(whole.learner.net), rtol=1e-4, atol=1e-5)
+
+
+def test_each_part_goes_through_the_net_by_itself(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = start("run", model=flat_net(), accumulate=3)
+    sizes: list[int] = []
+    job.learner.net.register_forward_hook(lambda net, given, answer: sizes.append(len(given[0])))
+    progress = Progress()
+    for _ in train_epoch(job.learner, progress):
+        pass
+    count = len(job.learner.batches.indices)
+    assert sizes[:3] == [6, 6, 4] and sum(sizes) == progress.seen == count and progress.step == math.ceil(count / 16)
+
+
+def test_the_epoch_ends_where_the_run_does(start: Start) -> None:
+    job = start("run")
+    job.learner.total_steps = 4
+    progress = Progress()
+    assert [row[0] for block in train_epoch(job.learner, progress) for row in block] == [1, 2, 3, 4]
+    assert progress.step == progress.step_in_epoch == 4
+
+
+def whitening_job(start: Start, name: str, **settings: Any) -> Job:
+    options = {"widths": (4, 4)}
+    return start(
+        name,
+        model="airnet",
+        model_option=options,
+        size=12,
+        whitening_epochs=0.5,
+        bias_lr=0.02,
+        batch_size=32,
+        **settings,
+    )
+
+
+def test_the_whitening_bias_is_trained_at_first_and_then_frozen(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "RECORD_STEPS", 1)
+    job = whitening_job(start, "run")
+    bias: Any = job.learner.net.whiten.bias
+    seen = []
+    for _ in train_epoch(job.learner, Progress()):
+        [group] = [group for group in job.learner.optimizer.param_groups if group["end"] is not None]
+        seen.append((group["lr"], bias.requires_grad, bias.detach().clone()))
+    assert len(seen) == 6 and group["end"] == 3
+    assert [lr for lr, _, _ in seen] == pytest.approx([0.02, 0.02 * 2 / 3, 0.02 / 3, 0, 0, 0])
+    assert [asks for _, asks, _ in seen] == [True] * 3 + [False] * 3
+    assert len({tuple(values.tolist()) for _, _, values in seen}) == 3
+    assert torch.equal(seen[2][2], seen[5][2])
+    job.learner.set_rates(0)
+    assert bias.requires_grad  # a function of the step alone
+
+
+def test_no_step_reads_from_the_device(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read waits for all that was begun: it may happen at the end of a block, and not at each step."""
+    monkeypatch.setattr(loop, "RECORD_STEPS", 10**6)
+    monkeypatch.setattr(loop, "RECORD_SECONDS", math.inf)
+    reads: list[str] = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__", "numpy"):
+        original = getattr(torch.Tensor, name)
+
+        def noted(self: torch.Tensor, *given: Any, _name: str = name, _original: Any = original) -> Any:
+            reads.append(_name)
+            return _original(self, *given)
+
+        monkeypatch.setattr(torch.Tensor, name, noted)
+    counts = []
+    for name, batch_size in (("few", 64), ("many", 8)):
+        job = start(name, batch_size=batch_size, optimizer="muon", clip=1.0, accumulate=2, lookahead=0.9)
+        reads.clear()
+        for _ in train_epoch(job.learner, Progress()):
+            pass
+        counts.append(sorted(reads))
+    assert counts[0] == counts[1] == ["__int__", "tolist"]
+
+
+class Mixed:
+    """Batches whose labels are shares of classes (B, K)."""
+
+    def __init__(self, batches: Any) -> None:
+        self.batches = batches
+
+    def epoch(self, epoch: int, first: int) -> Any:
+        for images, labels in self.batches.epoch(epoch, first):
+            yield images, nn.functional.one_hot(labels, 3).float() * 0.7 + 0.1
+
+
+def test_mixed_labels_count_as_the_class_with_the_greatest_share(start: Start) -> None:
+    found = []
+    for name, smoothing in (("plain", 0.3), ("mixed", 0.0)):
+        job = start(name, model=flat_net(), optimizer="sgd", label_smoothing=smoothing)
+        if name == "mixed":
+            job.learner.batches = Mixed(job.learner.batches)  # type: ignore[assignment]
+        progress = Progress()
+        for _ in train_epoch(job.learner, progress):
+            pass
+        found.append((progress.correct, progress.seen, progress.loss_sum))
+    assert found[0][:2] == found[1][:2] and found[0][2] == pytest.approx(found[1][2], rel=1e-5)

@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from striate.data.dataset import Dataset, Parts
 from striate.data.preprocess import measure
 from striate.errors import DataError, UsageError
+from striate.models.airnet import AirNet
+from striate.settings.train import TrainSettings
+from striate.training.average import Lookahead
 from striate.training.job import Job
 from striate.training.material import as_parts
+from striate.training.prepare import _smallest_part
 
 Start = Callable[..., Job]
 
@@ -41,6 +47,14 @@ def plain(features: int = 64, classes: int = 3) -> nn.Module:
         ({"augment": "shfit:2"}, "unknown augmentation"),
         ({"augment": "flip,shift:9:reflect"}, "shift:9:reflect on pictures of 8×8"),
         ({"model": plain().double()}, "the net's weights are torch.float64"),
+        ({"model": plain(), "whitening_epochs": 2}, "--whitening-epochs has no effect on Sequential"),
+        ({"model": plain(), "optimizer": "muon"}, "--optimizer muon has no effect on Sequential"),
+        ({"model": nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), "head_lr": 1}, "--head-lr has no effect"),
+        ({"ema": 0.9, "lookahead": 0.9}, "ema and lookahead are both averages"),
+        ({"accumulate": 17}, "a batch of 16 has no 17 parts"),
+        ({"side_momentum": 0.5}, "--side-momentum has no effect here"),
+        ({"optimizer": "muon", "nesterov": True}, "--nesterov has no effect here"),
+        ({"optimizer": "muon", "weight_decay": 1, "weight_decay_mode": "coupled"}, "--weight-decay-mode has no effect"),
     ],
 )
 def test_refused_before_a_folder_is_made(start: Start, tmp_path: Path, settings: dict[str, Any], sentence: str) -> None:
@@ -119,3 +133,55 @@ def test_every_part_is_brought_to_the_size(start: Start, parts: Parts) -> None:
     job = start("run", data=Parts("made", parts.train, test=colour), model=plain(), fit="crop")
     _, pictures, _ = job.material.pictures("test")
     assert pictures.shape == (9, 8, 8, 1)
+
+
+def test_batchnorm_and_a_last_part_of_one(start: Start) -> None:
+    def net() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3))
+
+    count = len(start("counted", model=plain()).material.split.train)
+    with pytest.raises(UsageError, match="BatchNorm"):
+        start("run", model=net(), batch_size=16, accumulate=15)
+    with pytest.raises(UsageError, match="BatchNorm"):
+        start("run", model=net(), batch_size=count - 3, accumulate=2)  # the last batch of 3 is a part of 2 and one of 1
+    start("other", model=net(), batch_size=count - 4, accumulate=2)
+
+
+@given(st.integers(1, 300), st.integers(1, 64), st.data())
+def test_the_smallest_part_is_found_by_trial(pictures: int, batch_size: int, data: st.DataObject) -> None:
+    accumulate = data.draw(st.integers(1, batch_size))
+    settings = TrainSettings(batch_size=batch_size, accumulate=accumulate)
+    parts = [part for batch in torch.zeros(pictures).split(batch_size) for part in batch.chunk(accumulate)]
+    assert _smallest_part(settings, pictures) == min(len(part) for part in parts)
+
+
+def test_whitening_sees_every_class_of_pictures_that_lie_class_by_class(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("striate.training.prepare.WHITENING_PICTURES", 12)
+    images = np.repeat(np.arange(3, dtype=np.uint8), 80)[:, None, None, None] * np.ones((1, 12, 12, 1), np.uint8)
+    parts = Parts("made", Dataset("made", images, np.repeat(np.arange(3), 80), ("a", "b", "c")))
+    shown: list[torch.Tensor] = []
+    monkeypatch.setattr(AirNet, "fit_whitening", lambda net, pictures: shown.append(pictures))
+    start("run", data=parts, model="airnet", model_option={"widths": (4, 4)}, mean=0, std=1)
+    assert len(shown[0]) == 12 and shown[0].mul(255).round().unique().tolist() == [0, 1, 2]
+
+
+def test_the_settings_reach_optimizer_and_average(start: Start) -> None:
+    job = start(
+        "run", model="airnet", model_option={"widths": (4, 4)}, size=12, optimizer="muon", lr=0.24, momentum=0.6,
+        side_momentum=0.8, bias_lr=0.05, head_lr=0.6, whitening_epochs=1.5, weight_decay=0.004, lookahead=0.9, epochs=3,
+    )  # fmt: skip
+    groups = {
+        (group["peak"], group["end"]): (group["momentum"], group["weight_decay"], group["orthogonal"])
+        for group in job.learner.optimizer.param_groups
+    }
+    steps = len(job.learner.batches)
+    assert groups == {
+        (0.24, None): (0.6, 0.0, True),
+        (0.05, None): (0.8, 0.004 / 0.05, False),
+        (0.05, -(-3 * steps // 2)): (0.8, 0.004 / 0.05, False),
+        (0.6, None): (0.8, 0.004 / 0.6, False),
+    }
+    assert isinstance(job.learner.average, Lookahead) and job.learner.average.decay == 0.9
+    assert job.learner.total_steps == 3 * steps

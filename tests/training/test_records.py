@@ -12,6 +12,8 @@ import yaml
 from striate.data.dataset import Parts
 from striate.errors import DataError
 from striate.runs.folder import RunFolder
+from striate.settings.layers import resolve_train
+from striate.settings.recipes import list_recipes
 from striate.settings.train import TrainSettings
 from striate.training.job import Job
 from striate.training.records import config_text, read_config
@@ -28,7 +30,7 @@ HARD: dict[str, Any] = {
     "validation_range": "1:20",
     "lr": 1e-05,
     "clip": 1e10,
-    "save_every": "60s",
+    "save_every": "90s",
     "augment": "shift:2,flip",
     "seed": 2**62,
 }
@@ -40,9 +42,33 @@ def test_config_round_trip(tmp_path: Path, settings: dict[str, Any]) -> None:
     text = config_text(wanted)
     (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     assert read_config(RunFolder(tmp_path)) == wanted
-    assert set(yaml.safe_load(text)) == set(TrainSettings.model_fields), "every setting in force"
+    assert set(yaml.safe_load(text)) == set(TrainSettings.model_fields) - {"out"}, "every setting in force"
     for name, field in TrainSettings.model_fields.items():
-        assert f"# {field.description}\n{name}: " in text
+        assert name == "out" or f"# {field.description}\n{name}: " in text
+
+
+@pytest.mark.parametrize("recipe", sorted(list_recipes()))
+def test_a_config_gives_the_same_settings_again_and_a_folder_of_its_own(tmp_path: Path, recipe: str) -> None:
+    settings, _, _ = resolve_train({"recipe": recipe, "out": tmp_path / "run"}, environ={})
+    (tmp_path / "config.yaml").write_text(config_text(settings), encoding="utf-8")
+    again, _, _ = resolve_train({}, config=tmp_path / "config.yaml", environ={})
+    assert again == settings.model_copy(update={"out": None})
+
+
+def test_a_config_of_ones_own_net_keeps_its_options(tmp_path: Path) -> None:
+    settings = TrainSettings(model="own:MyNet", model_option={"width": 8})
+    text = config_text(settings)
+    assert text.splitlines()[0].endswith("striate train --config config.yaml --model net.py:MyNet")
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
+    for model, wanted in (("net.py:MyNet", {"width": 8}), ("net.py:Other", {}), ("mlp", {})):
+        again, _, _ = resolve_train({"model": model}, config=tmp_path / "config.yaml", environ={})
+        assert again.model_option == wanted
+    assert "striate.train(data, config=" in config_text(settings, given=True)
+
+
+def test_a_relative_data_root_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert yaml.safe_load(config_text(TrainSettings(data_root=Path("data"))))["data_root"] == str(tmp_path / "data")
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "epochs: many", "lr: {", "no_such_setting: 1", "epochs: 0", "\x80"])

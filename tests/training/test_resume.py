@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -99,7 +100,8 @@ CASES: list[dict[str, Any]] = [
     {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.001},
     {"optimizer": "sgd", "momentum": 0.0, "schedule": "step", "step_epochs": 1},
     {"optimizer": "adam", "weight_decay": 0.001, "ema": 0.9, "clip": 1.0},
-    {"optimizer": "adamw", "weight_decay": 0.01, "class_weights": "balanced", "early_stop": 2, "schedule": "cosine"},
+    {"optimizer": "adamw", "weight_decay": 0.01, "balance": "loss", "early_stop": 2, "schedule": "cosine"},
+    {"optimizer": "muon", "lookahead": 0.9, "accumulate": 3, "schedule": "linear", "bias_lr": 0.003, "head_lr": 0.02},
 ]
 
 
@@ -199,3 +201,95 @@ def test_a_real_process_stopped_by_a_real_signal(tmp_path: Path, number: signal.
 
 def _quiet() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+class Noting(nn.Module):
+    """Notes which pictures it is trained on: each has its number in its first two pixels."""
+
+    seen: ClassVar[list[list[int]]] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and torch.is_grad_enabled():
+            high, low = (x[:, 0, 0, :2].detach() * 255).round().int().T.tolist()
+            Noting.seen.append([256 * h + rest for h, rest in zip(high, low)])
+        return self.layer(x.flatten(1))
+
+
+def numbered(count: int = 301) -> Parts:
+    images = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1)).astype(np.uint8)
+    images[:, 0, 0, 0], images[:, 0, 1, 0] = np.arange(count) // 256, np.arange(count) % 256
+    return Parts("made", Dataset("made", images, np.arange(count) % 3, ("a", "b", "c")))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_each_picture_is_used_exactly_once_in_each_epoch_of_the_stitched_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    """Killed twice, in the first and in the last epoch; what was trained after the last save is trained again."""
+    monkeypatch.setattr("striate.training.loop.RECORD_STEPS", 2)
+    monkeypatch.setattr(Noting, "seen", [])
+    given: dict[str, Any] = {"data": "made", "recipe": "generic", "batch_size": 16, "epochs": 3, "save_every": "5"}
+    given |= {"out": tmp_path / "run", "mean": (0.0,), "std": (1.0,), "accumulate": accumulate, "device": "cpu"}
+    settings, _, _ = resolve_train(given, origin="argument", environ={})
+    job = start_job(settings, data=numbered(), model=Noting, report=print)
+    Noting.seen.clear()  # what the look at the net before the run has seen
+    used: list[list[int]] = []  # of each step, the pictures that the weights come from
+    for kill_at in (8, 40, None):
+        happenings = job.run()
+        for _ in happenings:
+            if kill_at is not None and job.progress.step >= kill_at:
+                break
+        happenings.close()  # type: ignore[attr-defined]
+        parts, Noting.seen = Noting.seen, []
+        used += [[*chain(*parts[i : i + accumulate])] for i in range(0, len(parts), accumulate)]
+        if kill_at is not None:
+            folder = job.folder
+            del job, happenings
+            job = resume_job(folder, data=numbered(), model=Noting, report=print)
+            assert 0 < job.progress.step < kill_at and job.progress.step_in_epoch > 0
+            del used[job.progress.step :]
+            Noting.seen.clear()
+    train = job.material.split.train.tolist()
+    per_epoch = len(job.learner.batches)
+    assert len(used) == 3 * per_epoch
+    for epoch in range(3):
+        pictures = [*chain(*used[epoch * per_epoch : (epoch + 1) * per_epoch])]
+        assert sorted(pictures) == train and pictures != train
+
+
+SAME_BITS = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from striate.settings.layers import resolve_train
+from striate.training.begin import start_job
+from striate.data.dataset import Dataset, Parts
+random = np.random.default_rng(0)
+labels = random.integers(0, 3, 200)
+part = Dataset("made", random.integers(0, 256, (200, 12, 12, 1)).astype(np.uint8), labels, ("a", "b", "c"))
+given = {"data": "made", "model": "airnet", "recipe": "generic", "batch_size": 32, "epochs": 1, "ema": 0.9,
+         "augment": "shift:1", "balance": "loss", "out": Path(sys.argv[1]), "threads": 1, "device": "cpu"}
+settings, _, _ = resolve_train(given, origin="argument", environ={})
+for _ in start_job(settings, data=Parts("made", part), report=print).run():
+    pass
+"""
+
+
+def test_the_hash_seed_and_the_clock_do_not_matter(tmp_path: Path) -> None:
+    """The order of sets and the time of day are two things that differ from process to process."""
+    results = []
+    for number in ("1", "2"):
+        run = tmp_path / number
+        script = SAME_BITS if number == "1" else "import time; time.time = lambda: -1e9\n" + SAME_BITS
+        subprocess.run(
+            [sys.executable, "-c", script, str(run)],
+            check=True,
+            env={**_quiet(), "PYTHONHASHSEED": number},
+            timeout=120,
+        )
+        results.append([(run / name).read_bytes() for name in ("steps.csv", "weights/best.safetensors", "split.json")])
+    assert results[0] == results[1]

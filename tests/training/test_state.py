@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from striate.errors import DataError
+from striate.errors import DataError, Interrupted
 from striate.runs.tensors import read_tensors, write_tensors
 from striate.training.job import Job
 from striate.training.loop import Progress, train_epoch
@@ -21,6 +22,7 @@ OPTIMIZERS: list[dict[str, Any]] = [
     {"optimizer": "sgd", "momentum": 0.0},
     {"optimizer": "adam"},
     {"optimizer": "adamw", "ema": 0.9},
+    {"optimizer": "muon", "lookahead": 0.9, "weight_decay": 0.01, "head_lr": 0.1},
 ]
 
 
@@ -90,3 +92,33 @@ def test_a_buffer_may_hold_infinities(start: Start, small: Any) -> None:
     net.register_buffer("mask", torch.tensor([0.0, float("-inf")]))
     job = start("run", model=net)
     assert first_non_finite(job.learner, state_tensors(job.learner)) is None
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 5])
+def test_all_of_airnets_training_is_resumed_bit_for_bit(
+    start: Start, resume: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, blocks: int
+) -> None:
+    """Muon in channels-last, slow weights, and a whitening bias that is trained in the first 3 of 12 steps."""
+    monkeypatch.setattr("striate.training.loop.RECORD_STEPS", 2)
+    settings: dict[str, Any] = {
+        "model": "airnet", "model_option": {"widths": (4, 8, 8), "head_scale": 1.0}, "size": 16, "batch_size": 32,
+        "optimizer": "muon", "lr": 0.2, "bias_lr": 0.05, "head_lr": 0.5, "weight_decay": 0.001, "schedule": "linear",
+        "whitening_epochs": 0.5, "lookahead": 0.9, "augment": "shift:1", "accumulate": 2,
+    }  # fmt: skip
+    whole = start("whole", **settings)
+    for _ in whole.run():
+        pass
+    stopped = start("stopped", **settings)
+    with pytest.raises(Interrupted):
+        for number, _ in enumerate(stopped.run(), 1):
+            if number == blocks:
+                stopped.stop_signal = signal.SIGINT
+    assert 0 < stopped.progress.step < whole.total_steps
+    resumed = resume(stopped.folder, model=None)
+    for _ in resumed.run():
+        pass
+    first, second = state_tensors(whole.learner), state_tensors(resumed.learner)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    logs = [job.folder.file("steps.csv").read_text(encoding="utf-8") for job in (whole, resumed)]
+    assert logs[0] == logs[1] and logs[0].count("\n") == 1 + whole.total_steps == 13

@@ -136,6 +136,7 @@ def test_clipping_bounds_every_step(tmp_path: Path) -> None:
     for job in (free, bound):
         before = torch.cat([p.detach().flatten().clone() for p in job.learner.parameters])
         job.learner.batches.indices = job.learner.batches.indices[: job.settings.batch_size]
+        job.learner.total_steps = 1
         finish(job)
         after = torch.cat([p.detach().flatten() for p in job.learner.net.parameters()])
         moved.append((after - before).norm().item())

@@ -24,6 +24,7 @@ from striate.settings.verbs import (
 )
 
 LABELS_PRINTED = 100
+SHEET_PICTURES, SHEET_EPOCHS = 3, 8
 
 
 class DataGroup(LazyGroup):
@@ -64,9 +65,11 @@ def _show(name: str, **flags: Any) -> None:
     given = from_text(DataShowSettings, given_values(flags))
     environment = environment_layers(DataShowSettings, os.environ, only=FROM_ENVIRONMENT)
     settings, _ = build(DataShowSettings, [*environment, ("flag", given)])
+    from striate.data import augment
     from striate.data.builtin import find_named, load_named
     from striate.report import plots
 
+    operations = augment.parse(settings.augment)
     name = find_named(name).name
     part = load_named(name, settings.data_root, settings.download, hint).part(settings.split)
     chosen = choose_indices(settings.index, len(part), f"{name}/{settings.split}")
@@ -74,12 +77,28 @@ def _show(name: str, **flags: Any) -> None:
     numbers = re.sub(r"[^0-9]+", "-", settings.index).strip("-")
     path = settings.out or Path(f"{name}-{settings.split}-{numbers}.png")
     title = f"{name}/{settings.split} {settings.index}"
-    plots.sample_grid(path, part.images[chosen], labels, title=title)
+    if operations:
+        _sheet(path, part.images[chosen], operations, f"{title}: {augment.describe(operations)}")
+    else:
+        plots.sample_grid(path, part.images[chosen], labels, title=title)
     shown = list(zip(chosen, labels, strict=True))
     say_table(("index", "label"), [(str(number), label) for number, label in shown[:LABELS_PRINTED]], right=(0,))
     if len(shown) > LABELS_PRINTED:
         say(f"… and {len(shown) - LABELS_PRINTED:,} more")
     hint(f"drawn: {printable(str(path))}")
+
+
+def _sheet(path: Path, images: Any, operations: Any, title: str) -> None:
+    """Draw what each operation, and at last all of them, make of the first pictures; all of them are one batch."""
+    from striate.data.batches import versions
+    from striate.report import plots
+
+    chains = [(operation,) for operation in operations] + [operations] * (len(operations) > 1)
+    rows = [
+        (str(chain[0]) if len(chain) == 1 else "together", versions(images, chain, SHEET_EPOCHS)[:, :SHEET_PICTURES])
+        for chain in chains
+    ]
+    plots.augmentation_sheet(path, images[:SHEET_PICTURES], rows, title=title)
 
 
 def _add(files: list[str], **flags: Any) -> None:

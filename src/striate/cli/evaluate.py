@@ -25,6 +25,9 @@ def _evaluate(run: str, **flags: Any) -> None:
         data=settings.data,
         data_root=settings.data_root,
         device=settings.device,
+        precision=settings.precision,
+        tta=settings.tta,
+        expect_sha256=settings.expect_sha256,
         model=own_net(settings.model),
         out=settings.out,
     )
@@ -37,10 +40,12 @@ def _evaluate(run: str, **flags: Any) -> None:
 def say_record(run: str, record: dict[str, Any]) -> None:
     """Write an evaluation as two tables: the whole, and class by class."""
     heading(f"{run}: {record['split']} of {record['data']}, {record['samples']:,} pictures")
+    augmented = record.get("top1_tta")
     say_table(
         ("measure", "value"),
         [
             ("top-1 (95 % interval)", interval(record["top1"])),
+            *([(f"top-1 with {augmented['kind']} augmentation", interval(augmented))] if augmented else []),
             ("top-5", percent(_number(record["top5"]))),
             ("loss", _plain(record["loss"])),
             ("macro-F1", percent(record["macro_f1"])),

@@ -18,13 +18,17 @@ from striate.cli.output import COMMAND_LINE
 
 VERBS: Verbs = {
     "train": ("striate.cli.train:train", "Train a net on a data set, test it and write a run folder"),
-    "resume": ("striate.cli.train:resume", "Go on with a run that was stopped, from its last save"),
+    "check": ("striate.cli.check:check", "Look for faults in a folder of pictures, before you train on it"),
+    "resume": ("striate.cli.train:resume", "Go on with a run from its last save, or extend it"),
+    "verify": ("striate.cli.verify:verify", "Check a run's files, and train its first steps again"),
     "eval": ("striate.cli.evaluate:evaluate", "Count what a run gets right, every picture once"),
     "predict": ("striate.cli.predict:predict", "Ask a run what pictures show"),
     "compare": ("striate.cli.compare:compare", "Set runs side by side"),
+    "import": ("striate.cli.import_:import_weights", "Make a run of weights that another program saved"),
     "models": ("striate.cli.models:models", "List the nets, or the layers of one"),
     "recipes": ("striate.cli.recipes:recipes", "List the recipes, or print one"),
     "data": ("striate.cli.data:data", "List, show and add data sets"),
+    "cache": ("striate.cli.cache:cache", "List or remove the decoded pictures that are kept on disk"),
 }
 
 EPILOG = "Start with: striate train digits"

@@ -85,11 +85,9 @@ def from_data_set(settings: PictureSettings, runs: Sequence[str]) -> list[Source
     The numbers are those of the part as the data set's maker gives it. Where its maker gives no such part (digits has
     no test set), they count the pictures that the first of `runs` trained on this data set had set apart.
     """
-    from striate.data.builtin import find_named, load_named
-
     assert settings.data is not None and settings.index is not None
-    name = find_named(settings.data).name
-    parts = load_named(name, settings.data_root, report=hint, class_names=_language(runs))
+    parts = _parts(settings.data, settings, runs)
+    name = parts.name
     if settings.split == "train" or getattr(parts, settings.split) is not None:
         part = parts.part(settings.split)
         chosen = choose_indices(settings.index, len(part), f"{name}/{settings.split}")
@@ -100,22 +98,34 @@ def from_data_set(settings: PictureSettings, runs: Sequence[str]) -> list[Source
     return [Source(part.source(number), part.images[number], part.classes[part.labels[number]]) for number in chosen]
 
 
-def _language(runs: Sequence[str]) -> str:
-    """Return the language of class names in which the first of `runs` answers."""
+def _parts(data: str, settings: PictureSettings, runs: Sequence[str]) -> Any:
+    """Open a named data set, with class names in the language of the first of `runs`, or pictures of one's own."""
+    from striate.data.builtin import find_named
+    from striate.data.preprocess import Preprocess
+    from striate.data.sources import looks_like_pictures
     from striate.runs.folder import open_run
+    from striate.runs.model_file import read_card
+    from striate.training.material import open_data, open_other
     from striate.training.records import read_config
 
-    return read_config(open_run(runs[0])).class_names
+    folder = open_run(runs[0])
+    config = read_config(folder)
+    if settings.data_root is not None:
+        config = config.model_copy(update={"data_root": settings.data_root})
+    if looks_like_pictures(data) and config.data == str(Path(data).expanduser().absolute()):
+        return open_data(config, hint).parts  # numbered as in the run, with its fixes
+    card = read_card(folder.path)
+    target = data if looks_like_pictures(data) else find_named(data).name
+    return open_other(target, config, Preprocess.from_json(card.preprocess), tuple(card.classes), hint)
 
 
 def _set_apart(parts: Any, split: str, runs: Sequence[str]) -> Any:
     from striate.data.split import Split
     from striate.runs.folder import open_run
-    from striate.training.records import read_config
 
     for run in runs:
         folder = open_run(run)
-        if read_config(folder).data == parts.name and not folder.read_json("data.json").get("given"):
+        if folder.read_json("data.json")["name"] == parts.name and not folder.read_json("data.json").get("given"):
             return Split.from_json(folder.read_json("split.json")).of(parts, split)
     raise DataError(
         f"{parts.name} has no part {split!r}",

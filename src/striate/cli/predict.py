@@ -41,7 +41,13 @@ def _predict(run: str, pictures: list[str] | None, **flags: Any) -> None:
         )
     from striate.api import load
 
-    predictor = load(run, device=settings.device, model=own_net(settings.model))
+    predictor = load(
+        run,
+        device=settings.device,
+        model=own_net(settings.model),
+        precision=settings.precision,
+        expect_sha256=settings.expect_sha256,
+    )
     sources = from_paths(pictures or [])
     if settings.data is not None:
         sources += from_data_set(settings, [run])
@@ -71,6 +77,9 @@ def ask(
     for start in range(0, len(sources), BLOCK):
         block = sources[start : start + BLOCK]
         answers = predictor.predict([source.content for source in block])
+        seen = [answer.seen for answer in answers if answer.error is None]
+        if settings.precision != "fp32" and start == 0 and seen:
+            hint(predictor.change_against_fp32(seen))
         for source, answer in zip(block, answers, strict=True):
             results.append({**answer.to_json(), "source": source.name})
             if settings.as_jsonl:

@@ -54,9 +54,13 @@ def _train(target: str | None, config: str | None, show_config: bool | None, qui
 def _check_data(name: str) -> None:
     """Refuse an unknown data set before torch is imported."""
     from striate.data.named import NAMED
+    from striate.data.sources import looks_like_pictures
+
+    if looks_like_pictures(name):
+        return
 
     if name.lower().replace("_", "-") not in NAMED:
-        raise unknown_name("data set", name, NAMED, "see `striate data ls`")
+        raise unknown_name("data set", name, NAMED, "see `striate data ls`; a folder of pictures is written ./photos")
 
 
 def _check_model(settings: TrainSettings) -> None:
@@ -89,13 +93,27 @@ def as_flag_text(value: Any) -> str:
 
 
 def _resume(run: str, quiet: bool | None, **flags: Any) -> None:
-    given = from_text(ResumeSettings, given_values(flags))
+    given = given_values(flags)
+    own = from_text(
+        ResumeSettings, {name: value for name, value in given.items() if name in ResumeSettings.model_fields}
+    )
     environment = environment_layers(ResumeSettings, os.environ, only=FROM_ENVIRONMENT)
-    settings, _ = build(ResumeSettings, [*environment, ("flag", given)])
+    settings, _ = build(ResumeSettings, [*environment, ("flag", own)])
+    changes = {name: value for name, value in given.items() if name not in ResumeSettings.model_fields}
+    if settings.epochs is not None:
+        changes["epochs"] = settings.epochs
     from striate.api import resume as resume_run
     from striate.cli.pictures import own_net
 
-    resume_run(run, data_root=settings.data_root, model=own_net(settings.model), quiet=bool(quiet))
+    resume_run(
+        run,
+        data_root=settings.data_root,
+        model=own_net(settings.model),
+        quiet=bool(quiet),
+        allow_changes=settings.allow_changes,
+        command=shlex.join(["striate", *COMMAND_LINE.get()]),
+        **changes,
+    )
 
 
 train = make_command(
@@ -119,6 +137,10 @@ resume = make_command(
         argument("run", "RUN", "Run folder, its name under runs/, or runs/latest."),
         *settings_flags(ResumeSettings),
         switch("quiet", "print nothing but errors"),
+        *settings_flags(
+            TrainSettings, leave_out=[*ResumeSettings.model_fields, "out"], sections={"data": "Other settings"}
+        ),
     ],
-    "Go on with a run that was stopped, from its last save.",
+    "Go on with a run from its last save, to the same end as if it had never stopped; or extend it.",
+    "Other settings than the run's own are refused, or recorded with --allow-changes.",
 )

@@ -19,12 +19,21 @@ def opening(facts: Mapping[str, Any]) -> list[str]:
         f" {counts['test']:,} test; {len(data['classes'])} classes",
         f"pictures  {_size((height, width))}, {_channels(data['picture']['channels'])}{seen};"
         f" mean ± std of 0-1: {numbers}",
+        *(f"chosen    {reason}" for reason in data["geometry"]),
+        *_found(data["findings"], len(data["left_out"])),
         f"net       {net['name']}: {net['parameters']:,} parameters, {human(net['macs'])} multiply-adds a picture",
         f"training  {hyper_parameters(settings)}",
-        f"plan      {count(settings['epochs'], 'epoch')} of {count(facts['steps_per_epoch'], 'step')},"
+        f"plan      {_length(settings)} of {count(facts['steps_per_epoch'], 'step')},"
         f" {facts['plan']['precision']}, {count(facts['plan']['threads'], 'thread')} ({facts['plan']['reason']})",
     ]
     return lines + [f"note      {note}" for note in facts["notes"]]
+
+
+def _found(findings: Sequence[Mapping[str, Any]], left_out: int) -> list[str]:
+    """Say in a line each what was left out, and what the doctor found beyond notes."""
+    lines = [f"left out  {count(left_out, 'file')}; data.json lists each"] if left_out else []
+    told = [f"{found['code']} ({found['count']:,})" for found in findings if found["rank"] != "note"]
+    return lines + ([f"found     {', '.join(told)}; see: striate check"] if told else [])
 
 
 def hyper_parameters(settings: Mapping[str, Any]) -> str:
@@ -32,16 +41,22 @@ def hyper_parameters(settings: Mapping[str, Any]) -> str:
     optimizer = str(settings["optimizer"])
     if optimizer == "sgd":
         optimizer += f" (momentum {settings['momentum']:g}{', nesterov' if settings['nesterov'] else ''})"
+    elif optimizer == "muon":
+        optimizer += f" (momentum {settings['momentum']:g}, of the others {settings['side_momentum']:g})"
     parts = [optimizer, f"lr {settings['lr']:g}", f"{settings['schedule']} schedule"]
     if settings["weight_decay"]:
         mode = "decoupled" if settings["decoupled"] else "coupled"
         parts.append(f"weight decay {settings['weight_decay']:g} {mode}")
     parts += [f"batch {settings['batch_size']}", str(settings["loss"])]
-    for name, text in (("label_smoothing", "label smoothing"), ("clip", "clip"), ("ema", "average of weights")):
+    told = (
+        *(("bias_lr", "lr of biases"), ("head_lr", "lr of the head"), ("label_smoothing", "label smoothing")),
+        *(("clip", "clip"), ("ema", "average of weights"), ("lookahead", "lookahead")),
+    )
+    for name, text in told:
         if settings[name]:
             parts.append(f"{text} {settings[name]:g}")
-    if settings["class_weights"] != "none":
-        parts.append(f"class weights {settings['class_weights']}")
+    if settings["balance"] not in ("auto", "none"):
+        parts.append(f"balance by {settings['balance']}")
     if settings["augment"] != "none":
         parts.append(f"augment {settings['augment']}")
     return ", ".join(parts)
@@ -50,12 +65,13 @@ def hyper_parameters(settings: Mapping[str, Any]) -> str:
 ROW_HEADER = "epoch      loss  train acc   val loss    val acc         lr  pictures/s    seconds"
 
 
-def epoch_row(result: Mapping[str, Any], epochs: int) -> str:
-    """Return one line for an epoch of results.csv."""
+def epoch_row(result: Mapping[str, Any], epochs: int | None) -> str:
+    """Return one line for an epoch of results.csv, of so many epochs (None: not known yet)."""
     val_loss = f"{result['val_loss']:.4f}" if result["val_loss"] is not None else "-"
     val_accuracy = percent(result["val_accuracy"]) if result["val_accuracy"] is not None else "-"
+    of = "?" if epochs is None else str(epochs)
     return (
-        f"{result['epoch']:>3}/{epochs:<3}{result['train_loss']:>8.4f}{percent(result['train_accuracy']):>11}"
+        f"{result['epoch']:>3}/{of:<3}{result['train_loss']:>8.4f}{percent(result['train_accuracy']):>11}"
         f"{val_loss:>11}{val_accuracy:>11}{result['lr']:>11.3g}{result['images_per_second']:>12,.0f}"
         f"{result['seconds']:>11.1f}"
     )
@@ -76,7 +92,13 @@ def closing(facts: Mapping[str, Any]) -> list[str]:
     lines.append(f"train     loss {last['train_loss']:.4f}, accuracy {percent(last['train_accuracy'])} (running)")
     if evaluation is not None:
         lines.append(f"test      {accuracy_text(evaluation)}")
+        augmented = evaluation.get("top1_tta")
+        if augmented is not None:
+            lines.append(
+                f"tta       accuracy {percent(augmented['value'])} with test-time augmentation ({augmented['kind']})"
+            )
         shown = [row for row in evaluation["per_class"] if row["samples"]]
+        lines += commonest_warning(evaluation)
         weakest = min(shown, key=lambda row: (row["f1"], row["class"]))
         lines.append(
             f"weakest   class {weakest['class']}: precision {percent(weakest['precision'])},"
@@ -89,6 +111,16 @@ def closing(facts: Mapping[str, Any]) -> list[str]:
         f"next      {facts['next']}",
     ]
     return lines
+
+
+def commonest_warning(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return a warning where always answering the commonest class may do as well."""
+    commonest = max(evaluation["per_class"], key=lambda row: row["samples"])
+    share = commonest["samples"] / evaluation["samples"]
+    if evaluation["top1"]["low"] > share:
+        return []
+    said = "no better" if evaluation["top1"]["value"] <= share else "not surely better"
+    return [f"warning   {said} than always answering {commonest['class']}, which is right for {percent(share)}"]
 
 
 def accuracy_text(evaluation: Mapping[str, Any]) -> str:
@@ -126,6 +158,12 @@ def duration(seconds: float) -> str:
 def count(number: int, noun: str) -> str:
     """Return `1 thread`, `2 threads`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _length(settings: Mapping[str, Any]) -> str:
+    if settings["time"] is None:
+        return count(settings["epochs"], "epoch")
+    return f"{settings['time']} of training, the steps counted after 3 % of it; epochs"
 
 
 def _size(size: Sequence[int]) -> str:

@@ -150,7 +150,7 @@ def _join_options(layers: list[Layer]) -> list[Layer]:
     for origin, layer in layers:
         options = layer.get("model_option")
         if isinstance(options, Mapping):  # anything else is refused by the settings, with its origin
-            if layer.get("model") in (None, chosen):
+            if _is_net(layer.get("model"), chosen):
                 joined = {**joined, **options}
                 where = [*where, origin] if options or not where else where
             layer = {key: value for key, value in layer.items() if key != "model_option"}
@@ -158,6 +158,13 @@ def _join_options(layers: list[Layer]) -> list[Layer]:
     if where:
         rest.append((" + ".join(where), {"model_option": joined}))
     return rest
+
+
+def _is_net(named: str | None, chosen: str | None) -> bool:
+    """Say whether a layer's net is the chosen one; a run's config.yaml names a user's class `own:MyNet`."""
+    if named is not None and named.startswith("own:"):
+        return str(chosen).rpartition(":")[2] == named.removeprefix("own:")
+    return named in (None, chosen)
 
 
 def _idle(settings: TrainSettings) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,6 +16,7 @@ from striate.settings.base import check_names
 from striate.settings.train import TrainSettings
 
 GENERIC = "generic"
+PICTURES = "pictures"
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ def load_recipe(name: str) -> dict[str, Any]:
 def choose_recipe(data: str | None, model: str | None, recipe: str | None) -> str:
     """Return the recipe's name: the one asked for, else the default of the data, else the generic one for the model.
 
+    Pictures of one's own, named by a path, have the default `pictures`.
+
     Raises UsageError with near names for a recipe that does not exist.
     """
     known = _names()
@@ -104,9 +109,16 @@ def choose_recipe(data: str | None, model: str | None, recipe: str | None) -> st
         return get_recipe(recipe).name
     if model is None:
         data = data.lower().replace("_", "-") if data is not None else None
-        return data if data in known and _read(data).values.get("data") == data else GENERIC
+        if data in known and _read(data).values.get("data") == data:
+            return data
+        return PICTURES if data is not None and _is_place(data) else GENERIC
     own = f"{GENERIC}-{model}"
     return own if own in known else GENERIC
+
+
+def _is_place(data: str) -> bool:
+    """Say whether this is a path or an address and no plain name (data/sources.py decides what it is)."""
+    return re.fullmatch(r"[\w-]+", data) is None or os.path.lexists(data)
 
 
 def _names() -> list[str]:

@@ -14,7 +14,7 @@ class TrainSettings(Settings):
     """Everything that decides a training run."""
 
     # what
-    data: str = Field("digits", description="name of the data set")
+    data: str = Field("digits", description="name of a data set, or a folder, table or archive of pictures")
     data_root: Path | None = Field(None, description="folder that holds the data sets")
     download: bool = Field(True, description="download a named data set that is not here")
     class_names: Literal["en", "zh"] = Field("en", description="language of a named data set's class names")
@@ -23,29 +23,49 @@ class TrainSettings(Settings):
     recipe: str | None = Field(None, description="named settings to start from")
     # pictures
     size: tuple[int, int] | None = Field(None, description="height and width the net sees: 96 or 96x128")
-    fit: Literal["crop", "pad", "stretch"] = Field("stretch", description="how a picture is brought to that size")
+    fit: Literal["auto", "crop", "pad", "stretch"] = Field("auto", description="how a picture is brought to that size")
+    max_pixels: int = Field(50_000_000, ge=1, description="own pictures with more are refused (JPEG: decoded scaled)")
+    fixes: Path | None = Field(None, description="own pictures: table of what to drop, relabel or merge (see check)")
+    follow_links: bool = Field(False, description="own pictures: also follow links that lead out of the folder")
+    strict: bool = Field(False, description="own pictures: refuse to train while a finding must be decided")
+    cache: bool = Field(True, description="own pictures: keep them decoded for the next run")
     mean: tuple[float, ...] | None = Field(None, description="subtracted, in units of 0-1; default: of the train set")
     std: tuple[float, ...] | None = Field(None, description="divided by, in units of 0-1; default: of the train set")
     augment: str = Field("none", description="such as shift:2,flip")
     # split
     validation: float = Field(0.1, ge=0, description="share (< 1) or number (>= 1) of train pictures; 0: none")
     test: float = Field(0.15, ge=0, description="share or number of pictures, where there is no official test set")
+    group: str | None = Field(
+        None, description="own pictures: table column, or regex on the path; a group is never divided"
+    )
     train_range: str | None = Field(None, description="first:end of the train pictures that are used")
     validation_range: str | None = Field(None, description="first:end of the train pictures that validate")
     test_range: str | None = Field(None, description="first:end of the test pictures that are used")
     # steps
     epochs: int = Field(10, ge=1, description="passes over the train pictures")
+    time: str | None = Field(None, description="train so long instead: 90s, 10m, 1.5h")
     batch_size: int = Field(128, ge=1, description="pictures a step")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("adamw", description="rule that changes the weights")
+    accumulate: int = Field(1, ge=1, description="parts in which a batch goes through the net, for less memory")
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = Field("adamw", description="rule that changes the weights")
     lr: float = Field(0.002, gt=0, allow_inf_nan=False, description="learning rate (its peak, where it changes)")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    bias_lr: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="learning rate of biases and BatchNorm's scales; default: lr"
+    )
+    head_lr: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="learning rate of the last linear layer; default: lr"
+    )
+    whitening_epochs: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="epochs in which the bias of airnet's first layer is trained"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; of muon's filters and matrices")
+    side_momentum: float = Field(0.85, ge=0, lt=1, description="of muon's biases and head")
     nesterov: bool = Field(False, description="sgd looks ahead")
     betas: tuple[float, float] = Field((0.9, 0.999), description="of adam and adamw")
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False, description="pull of the weights towards zero")
     weight_decay_mode: Literal["auto", "coupled", "decoupled"] = Field(
         "auto", description="coupled: added to the gradient (L2); decoupled: applied apart; auto: adamw decoupled"
     )
-    schedule: Literal["constant", "step", "cosine", "one-cycle", "triangular"] = Field(
+    schedule: Literal["constant", "step", "linear", "cosine", "one-cycle", "triangular"] = Field(
         "constant", description="how the learning rate changes with the step"
     )
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps in which the rate rises to its peak")
@@ -55,15 +75,24 @@ class TrainSettings(Settings):
         "cross-entropy", description="binary-cross-entropy and mean-squared-error are against one-hot, on sigmoids"
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all classes")
-    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes weigh more")
+    balance: Literal["auto", "loss", "sampler", "none"] = Field(
+        "auto", description="rare classes weigh more (loss) or come more often (sampler); auto: loss where uneven"
+    )
     clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights, which is then used")
+    lookahead: float | None = Field(
+        None, gt=0, lt=1, description="decay of slow weights, which the net takes over every 5 steps"
+    )
     early_stop: int | None = Field(None, ge=1, description="stop after so many epochs without a better validation")
     init: Literal["default", "xavier-uniform", "kaiming-normal"] = Field(
         "default", description="first weights of convolutions and linear layers; default: as torch or the net does"
     )
     recompute_batchnorm: Literal["auto", "on", "off"] = Field(
         "auto", description="BatchNorm statistics measured anew after training; auto: for batches under 8"
+    )
+    validate_every: int = Field(1, ge=0, description="epochs between validations; 0: only at the end")
+    tta: Literal["none", "mirror", "shift", "mirror-shift"] = Field(
+        "none", description="test-time augmentation, a row of its own in the final test"
     )
     # machine
     seed: int = Field(0, ge=0, lt=2**63, description="same seed, same machine, same bits")
@@ -72,30 +101,19 @@ class TrainSettings(Settings):
     threads: int = Field(0, ge=0, description="0 chooses")
     # files
     out: Path | None = Field(None, description="exactly this folder; default: runs/<data>-<model>-<n>")
-    save_every: str | None = Field(None, description="also save within an epoch: 200 (steps) or 60s")
+    save_every: str | None = Field(
+        "auto", description="also save within an epoch: 200 (steps), 60s or none; auto: under 1 % of the time"
+    )
 
     @field_validator("size", mode="before")
     @classmethod
     def _size(cls, value: Any) -> Any:
-        if isinstance(value, int):
-            value = (value, value)
-        elif isinstance(value, str):
-            parts = value.lower().split("x")
-            value = (parts[0], parts[-1])
-            if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
-                raise ValueError("a size is written 96 or 96x128")
-        if value is not None and not all(1 <= int(side) <= 4096 for side in value):
-            raise ValueError("a side must be 1 to 4096 pixels")
-        return value
+        return read_size(value)
 
     @field_validator("mean", "std", "betas", mode="before")
     @classmethod
     def _numbers(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part for part in value.replace(" ", "").split(",") if part)
-        if isinstance(value, (int, float)):
-            return (value,)
-        return value
+        return read_numbers(value)
 
     @field_validator("std")
     @classmethod
@@ -118,20 +136,31 @@ class TrainSettings(Settings):
             parse_range(value)
         return value
 
+    @field_validator("time")
+    @classmethod
+    def _time(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_time(value)
+        return value
+
     @field_validator("save_every", mode="before")
     @classmethod
     def _save_every(cls, value: Any) -> Any:
-        if value is None:
-            return None
+        if value is None or value == "auto":
+            return value
         text = str(value)
         if not text.removesuffix("s").isdigit() or int(text.removesuffix("s")) < 1:
-            raise ValueError("write a number of steps (200) or of seconds (60s)")
+            raise ValueError("write a number of steps (200), of seconds (60s), auto or none")
         return text
 
     @model_validator(mode="after")
     def _together(self) -> TrainSettings:
         if (self.mean is None) != (self.std is None):
             raise ValueError("mean and std are given together or not at all: add --mean or --std")
+        if self.ema is not None and self.lookahead is not None:
+            raise ValueError("ema and lookahead are both averages of the weights: leave out --ema or --lookahead")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"a batch of {self.batch_size} has no {self.accumulate} parts: change --accumulate")
         return self
 
     @property
@@ -140,11 +169,47 @@ class TrainSettings(Settings):
         return "softmax" if self.loss == "cross-entropy" else "sigmoid"
 
     @property
+    def has_validation(self) -> bool:
+        """Whether pictures are set apart for validation."""
+        return self.validation > 0 or self.validation_range is not None
+
+    @property
     def decay_is_decoupled(self) -> bool:
         """Whether weight decay is applied apart from the gradient."""
         if self.weight_decay_mode == "auto":
             return self.optimizer == "adamw"
         return self.weight_decay_mode == "decoupled"
+
+
+def read_size(value: Any) -> Any:
+    """Read a picture's size: 96 or 96x128 as (height, width). Raises ValueError."""
+    if isinstance(value, int):
+        value = (value, value)
+    elif isinstance(value, str):
+        parts = value.lower().split("x")
+        value = (parts[0], parts[-1])
+        if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
+            raise ValueError("a size is written 96 or 96x128")
+    if value is not None and not all(1 <= int(side) <= 4096 for side in value):
+        raise ValueError("a side must be 1 to 4096 pixels")
+    return value
+
+
+def read_numbers(value: Any) -> Any:
+    """Read one number, or several as `0.5,0.5,0.5`, as a tuple."""
+    if isinstance(value, str):
+        return tuple(part for part in value.replace(" ", "").split(",") if part)
+    if isinstance(value, (int, float)):
+        return (value,)
+    return value
+
+
+def parse_time(text: str) -> float:
+    """Read `90s`, `10m` or `1.5h` as seconds. Raises ValueError."""
+    number, unit = text.strip()[:-1], text.strip()[-1:]
+    if unit not in ("s", "m", "h") or not number.replace(".", "", 1).isdigit() or not float(number) > 0:
+        raise ValueError("a time is written 90s, 10m or 1.5h")
+    return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
 
 
 def parse_range(text: str) -> slice:
@@ -160,12 +225,19 @@ def parse_range(text: str) -> slice:
 
 # A setting that does nothing beside others: (name, the rule it needs, does it have an effect?)
 EFFECTS: tuple[tuple[str, str, Any], ...] = (
-    ("momentum", "optimizer sgd", lambda s: s.optimizer == "sgd"),
+    ("epochs", "no --time", lambda s: s.time is None),
+    ("momentum", "optimizer sgd or muon", lambda s: s.optimizer in ("sgd", "muon")),
+    ("side_momentum", "optimizer muon", lambda s: s.optimizer == "muon"),
     ("nesterov", "optimizer sgd with momentum", lambda s: s.optimizer == "sgd" and s.momentum > 0),
-    ("betas", "optimizer adam or adamw", lambda s: s.optimizer != "sgd"),
-    ("weight_decay_mode", "a weight_decay above 0", lambda s: s.weight_decay > 0),
+    ("betas", "optimizer adam or adamw", lambda s: s.optimizer in ("adam", "adamw")),
+    (
+        "weight_decay_mode",
+        "a weight_decay above 0 and another optimizer than muon",
+        lambda s: s.weight_decay > 0 and s.optimizer != "muon",
+    ),
     ("step_epochs", "schedule step", lambda s: s.schedule == "step"),
     ("step_factor", "schedule step", lambda s: s.schedule == "step"),
     ("label_smoothing", "loss cross-entropy", lambda s: s.loss == "cross-entropy"),
-    ("early_stop", "a validation set", lambda s: s.validation > 0 or s.validation_range is not None),
+    ("validate_every", "a validation set", lambda s: s.has_validation),
+    ("early_stop", "a validation set, seen after epochs", lambda s: s.has_validation and s.validate_every > 0),
 )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from striate.errors import UsageError
 from striate.settings.base import Settings
-from striate.settings.train import parse_range
+from striate.settings.train import parse_range, read_numbers, read_size
 
+
+def _digest(value: str) -> str:
+    if not re.fullmatch("[0-9a-fA-F]{64}", value):
+        raise ValueError("a SHA-256 has 64 digits from 0 to f")
+    return value.lower()
+
+
+Digest = Annotated[str, AfterValidator(_digest)]
 Split = Literal["train", "validation", "test"]
+Precision = Literal["fp32", "bf16"]
 
 # Of the environment, these settings are read by every verb that has them; the others belong to `train` alone.
 FROM_ENVIRONMENT = ("data_root", "device")
@@ -26,15 +36,78 @@ class EvalSettings(Settings):
     data_root: Path | None = Field(None, description="folder that holds the data sets")
     model: str | None = Field(None, description="net.py:MyNet, for a run of your own net")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Precision = Field("fp32", description="number format; bf16 says how it changes the answers")
+    tta: Literal["none", "mirror", "shift", "mirror-shift"] = Field(
+        "none", description="also the accuracy with test-time augmentation, as a row of its own"
+    )
+    expect_sha256: Digest | None = Field(None, description="refuse weights whose SHA-256 is not this one")
     out: Path | None = Field(None, description="also write the numbers to this file, as evaluation.json")
     as_json: bool = Field(False, description="print evaluation.json instead of the table")
 
 
 class ResumeSettings(Settings):
-    """Settings of `resume`."""
+    """Settings of `resume`; those of `train` may be given beside them."""
 
     data_root: Path | None = Field(None, description="folder that holds the data sets")
     model: str | None = Field(None, description="net.py:MyNet, for a run of your own net")
+    epochs: str | None = Field(None, description="extend the run: +10, or 30 in all")
+    allow_changes: bool = Field(False, description="go on with other settings or data, and record that")
+
+
+class VerifySettings(Settings):
+    """Settings of `verify`."""
+
+    steps: int = Field(20, ge=0, description="steps that are trained again; 0: none")
+    data_root: Path | None = Field(None, description="folder that holds the data sets")
+    model: str | None = Field(None, description="net.py:MyNet, for a run of your own net")
+    as_json: bool = Field(False, description="print all that was compared as one JSON document")
+
+
+class ImportSettings(Settings):
+    """Settings of `import`."""
+
+    model: str | None = Field(None, description="name of the net that the weights are for (see `striate models`)")
+    model_option: dict[str, Any] = Field(default_factory=dict, description="options of the net, name=value")
+    classes: tuple[str, ...] | None = Field(None, description="class names in the order of the net's answers")
+    data: str | None = Field(None, description="or the named data set that has these classes; eval counts on it")
+    channels: int | None = Field(None, ge=1, description="of a picture: 1 or 3; default: as in the net's paper")
+    input_size: tuple[int, int] | None = Field(
+        None, description="height and width the net was trained with: 96 or 96x128; default: as in its paper"
+    )
+    fit: Literal["crop", "pad", "stretch"] = Field("stretch", description="how a picture is brought to that size")
+    mean: tuple[float, ...] | None = Field(None, description="that it was trained with, in units of 0-1; default: 0")
+    std: tuple[float, ...] | None = Field(None, description="that it was trained with, in units of 0-1; default: 1")
+    output: Literal["softmax", "sigmoid"] = Field("softmax", description="what makes probabilities of its answers")
+    expect_sha256: Digest | None = Field(None, description="refuse weights whose SHA-256 is not this one")
+    out: Path | None = Field(None, description="exactly this folder; default: runs/<data>-<model>-<n>")
+
+    @field_validator("input_size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return read_size(value)
+
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        return read_numbers(value)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+        if names is not None and (not all(names) or len(set(names)) < len(names)):
+            raise ValueError("class names are written ants,bees: none empty, none twice")
+        return names
+
+    @model_validator(mode="after")
+    def _together(self) -> ImportSettings:
+        if self.model is None:
+            raise ValueError("a file of weights does not say what net it is for: add --model")
+        if self.classes is not None and self.data is not None:
+            raise ValueError("--classes and --data both name the classes: leave one")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std are given together or not at all: add --mean or --std")
+        return self
 
 
 class PictureSettings(Settings):
@@ -68,6 +141,8 @@ class PredictSettings(PictureSettings):
     plot: Path | None = Field(None, description="draw the picture beside its probabilities: out.png")
     model: str | None = Field(None, description="net.py:MyNet, for a run of your own net")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Precision = Field("fp32", description="number format; bf16 says how it changes the answers")
+    expect_sha256: Digest | None = Field(None, description="refuse weights whose SHA-256 is not this one")
     as_json: bool = Field(False, description="one JSON document")
     as_jsonl: bool = Field(False, description="one JSON object a line")
     as_csv: bool = Field(False, description="a table with one row a picture")
@@ -137,6 +212,7 @@ class DataShowSettings(Settings):
 
     split: Split = Field("train", description="the part that is shown")
     index: str = Field("0:25", description="picture numbers: 7, 59000:59009 (the end is left out) or 3,5,8")
+    augment: str = Field("none", description="draw what this augmentation makes of the first of them: shift:2,flip")
     data_root: Path | None = Field(None, description="folder that holds the data sets")
     download: bool = Field(True, description="download a named data set that is not here")
     out: Path | None = Field(None, description="the drawing; default: <data>-<split>-<index>.png in this folder")
@@ -152,6 +228,35 @@ class DataAddSettings(Settings):
     """Settings of `data add`."""
 
     data: str | None = Field(None, description="the data set it belongs to, where the file alone does not tell")
+
+
+class CheckSettings(Settings):
+    """Settings of `check`."""
+
+    size: tuple[int, int] | None = Field(None, description="height and width to decode at: 96 or 96x128; default: auto")
+    fit: Literal["auto", "crop", "pad", "stretch"] = Field(
+        "auto", description="how a picture is brought to that size; auto chooses from the pictures' shapes"
+    )
+    fixes: Path | None = Field(None, description="apply this fixes file; default: striate.fixes.csv in the folder")
+    write_fixes: Path | None = Field(None, description="write the fixes that would settle the findings to this file")
+    html: Path | None = Field(None, description="write a page with the pictures: check.html")
+    preview: Path | None = Field(None, description="draw what size and fit make of the pictures: preview.png")
+    follow_links: bool = Field(False, description="also follow links that lead out of the folder")
+    max_pixels: int = Field(50_000_000, ge=1, description="larger pictures are refused")
+    threads: int | None = Field(None, ge=1, description="pictures decoded at a time; default: one per processor core")
+    cache: bool = Field(True, description="keep the decoded pictures, so that training need not decode them again")
+    as_json: bool = Field(False, description="print all findings as one JSON document")
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size(cls, value: Any) -> Any:
+        return read_size(value)
+
+
+class CacheListSettings(Settings):
+    """Settings of `cache ls`."""
+
+    as_json: bool = Field(False, description="JSON instead of the table")
 
 
 def parse_index(text: str) -> list[slice]:

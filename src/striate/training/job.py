@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 import os
 import signal
 import threading
@@ -16,19 +17,30 @@ import numpy as np
 from torch import Tensor
 
 from striate.device import peak_memory_mb
-from striate.errors import Interrupted, NonFiniteLoss, StriateError
+from striate.errors import Interrupted, NonFiniteLoss, StriateError, WriteFailed
 from striate.evaluation.evaluate import Evaluation, evaluate_pictures, write_predictions
-from striate.evaluation.metrics import fit_temperature, loss, top_k
+from striate.evaluation.metrics import confusion, fit_temperature, loss, macro_f1, predictions, top_k
 from striate.predictor.predictor import Predictor
-from striate.runs.checkpoint import clean_checkpoints, save_checkpoint
+from striate.runs.checkpoint import restore_best
 from striate.runs.folder import RunFolder
 from striate.runs.journal import EpochResult, Journal, StepRow
 from striate.runs.model_file import ModelCard, write_card
 from striate.runs.tensors import read_tensors, write_tensors
-from striate.settings.train import TrainSettings
+from striate.settings.train import TrainSettings, parse_time
+from striate.training.forecast import (
+    MEASURED_SHARE,
+    Pace,
+    fix_length,
+    guess_pause,
+    restore_length,
+    steps_within,
+    whole_seconds,
+)
 from striate.training.loop import Learner, Progress, ran_away, recompute_batchnorm, train_epoch
 from striate.training.material import Material, Report
 from striate.training.prepare import NetParts
+from striate.training.saving import Saver
+from striate.training.schedule import UNKNOWN
 from striate.training.state import first_non_finite, state_tensors
 
 # Under it BatchNorm's running statistics are measured anew (docs/numbers.md, "BatchNorm and one picture").
@@ -37,17 +49,21 @@ SMALL_BATCH = 8
 
 @dataclass
 class Best:
-    """The best epoch so far: highest validation accuracy, then lowest validation loss."""
+    """The best epoch so far: highest score on the validation pictures, then lowest loss.
+
+    The score is the accuracy; where classes are uneven the macro-F1, which does not forgive forgetting a rare one.
+    """
 
     epoch: int = 0
+    score: float = -1.0
     accuracy: float = -1.0
     loss: float = float("inf")
     sha256: str = ""
     epochs_since: int = 0
 
-    def is_beaten_by(self, accuracy: float, loss: float) -> bool:
+    def is_beaten_by(self, score: float, loss: float) -> bool:
         """Say whether these figures are better; a loss that is not a number never is."""
-        return loss == loss and (accuracy, -loss) > (self.accuracy, -self.loss)
+        return loss == loss and (score, -loss) > (self.score, -self.loss)
 
 
 @dataclass
@@ -63,15 +79,19 @@ class Job:
     progress: Progress = field(default_factory=Progress)
     best: Best = field(default_factory=Best)
     stop_signal: int = 0
+    stops_at_once: bool = False
     evaluation: Evaluation | None = None
     temperature: float = 1.0
-    _saved_step: int = 0
-    _saved_at: float = 0.0
+    pace: Pace = field(default_factory=Pace)
+    # What holds the folder's lock, from before anything is read or written until the run ends.
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.folder.path)
+        self.saver = Saver(self.folder, self.journal, self.settings.save_every, self.report)
         # What is validated, tested and shipped: the average of the weights where there is one, else the net itself.
         self.tested = self.learner.net if self.learner.average is None else copy.deepcopy(self.learner.net)
+        restore_length(self.learner, self.folder)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,8 +100,20 @@ class Job:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
-        return len(self.learner.batches) * self.settings.epochs
+        """Steps of the whole run; UNKNOWN until --time has fixed them."""
+        return self.learner.total_steps
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs of the whole run, a begun one counted whole; None until --time has fixed the steps."""
+        return None if self.total_steps == UNKNOWN else math.ceil(self.total_steps / len(self.learner.batches))
+
+    @property
+    def estimate(self) -> float | None:
+        """Seconds of the whole training with its validations, from what the steps so far took; None at first."""
+        if self.pace.step_seconds is None or self.total_steps == UNKNOWN:
+            return None
+        return whole_seconds(self.total_steps, len(self.learner.batches), self.pace.step_seconds, self._pause())
 
     def run(self) -> Iterator[Progress | EpochResult]:
         """Train to the end and test once.
@@ -89,16 +121,18 @@ class Job:
         Yields after every few steps and at every epoch's end. A signal saves at the current step, marks the run and
         raises Interrupted; any other error marks the run failed.
         """
-        with self.folder.lock(), self._listening():
-            clean_checkpoints(self.folder.checkpoints)
-            self.journal.rewind(self.progress.step, self.progress.epoch)
-            self.folder.set_status("running", process=os.getpid())
-            self._saved_at = time.monotonic()
+        with self.held, self._listening(), self.learner.plan.active():
             try:
-                while self.progress.epoch < self.settings.epochs and not self._gives_up():
+                self.saver.begin(self.progress.step, self.progress.epoch)
+                self.folder.set_status("running", process=os.getpid())
+                self._save()  # so that even a run killed in its first seconds can be resumed
+                while self._has_more() and not self._gives_up():
                     yield from self._run_epoch()
+                self._save()
                 self._finish()
             except BaseException as error:
+                if isinstance(error, WriteFailed):
+                    error.fix = f"make room or mend the cause, then: striate resume {self.folder}"
                 stopped = isinstance(error, (Interrupted, KeyboardInterrupt, GeneratorExit))
                 reason = str(error).partition("\n")[0] or type(error).__name__
                 with contextlib.suppress(StriateError):
@@ -108,39 +142,58 @@ class Job:
 
     def _run_epoch(self) -> Iterator[Progress | EpochResult]:
         rows: list[StepRow] = []
-        for block in train_epoch(self.learner, self.progress):
-            rows += block
-            if self.stop_signal or self._save_is_due():
-                self.journal.add_steps(rows)
-                rows = []
-                self._save()
-            if self.stop_signal:
-                raise self._interrupted()
-            yield self.progress
+        try:
+            # A run that was stopped after its very last step has only the epoch's end to come.
+            for block in train_epoch(self.learner, self.progress) if self.progress.step < self.total_steps else ():
+                rows += block
+                self._measure()
+                if self.stop_signal or self.saver.is_due(self.progress.step):
+                    self.journal.add_steps(rows)
+                    rows = []
+                    self._save()
+                if self.stop_signal:
+                    raise self._interrupted()
+                yield self.progress
+        except NonFiniteLoss as error:
+            self.journal.add_steps([*rows, *error.rows])
+            raise
+        began = time.perf_counter()
         self.journal.add_steps(rows)
-        result = self._end_epoch()
+        try:
+            result = self._end_epoch()
+        except Interrupted:  # while it validated; the resumed run validates anew
+            self._save()
+            raise
         self.journal.add_result(result)
         self.progress.next_epoch()
-        self._save()
+        self.progress.pauses += time.perf_counter() - began
+        if self.stop_signal or self.saver.is_due(self.progress.step, epoch_ended=True):
+            self._save()
         yield result
         if self.stop_signal:
+            self._save()
             raise self._interrupted()
 
     def _end_epoch(self) -> EpochResult:
         progress = self.progress
-        last = progress.epoch + 1 == self.settings.epochs
-        has_validation = len(self.material.split.validation) > 0
+        last, every = progress.step >= self.total_steps, self.settings.validate_every
+        due = last or (every > 0 and (progress.epoch + 1) % every == 0)
+        validates = due and len(self.material.split.validation) > 0
         val_loss = val_accuracy = None
-        if has_validation or last:
-            self._update_tested(progress.epoch)
-        if has_validation:
+        if validates or last:
+            with self._stopping_at_once():
+                self._update_tested(progress.epoch)
+        if validates:
             logits, labels = self._logits("validation")
             val_loss = loss(logits, labels, self.settings.loss)
             val_accuracy = top_k(logits, labels, 1) / len(labels)
-            self.best.epochs_since += 1
-            if self.best.is_beaten_by(val_accuracy, val_loss):
+            self.best.epochs_since += max(1, every)
+            score = val_accuracy
+            if self.material.is_uneven:
+                score = macro_f1(confusion(labels, predictions(logits), len(self.classes)))
+            if self.best.is_beaten_by(score, val_loss):
                 digest = self._write_weights("best")
-                self.best = Best(progress.epoch + 1, val_accuracy, val_loss, digest)
+                self.best = Best(progress.epoch + 1, score, val_accuracy, val_loss, digest)
                 self._write_card({"val_accuracy": val_accuracy})
         return EpochResult(
             epoch=progress.epoch + 1,
@@ -158,7 +211,7 @@ class Job:
     def _finish(self) -> None:
         digest = self._write_weights("last")
         if self.best.epoch:
-            self.tested.load_state_dict(read_tensors(self.folder.weights / "best.safetensors"))
+            self.tested.load_state_dict(read_tensors(restore_best(self.folder.path, self.best.sha256, self.report)))
         else:
             self._write_weights("best")
             self.best = Best(self.progress.epoch, sha256=digest)
@@ -169,17 +222,23 @@ class Job:
             metrics["val_accuracy"] = self.best.accuracy
         if len(self.material.split.test):
             part, images, indices = self.material.pictures("test")
-            self.evaluation = evaluate_pictures(
-                self.predictor(), part, images, indices, split="test", loss_kind=self.settings.loss
-            )
+            kinds = {"loss_kind": self.settings.loss, "tta": self.settings.tta}
+            with self._stopping_at_once():
+                self.evaluation = evaluate_pictures(self.predictor(), part, images, indices, split="test", **kinds)
             self.folder.write_json("evaluation.json", self.evaluation.record)
             write_predictions(self.folder.file("predictions.csv"), self.evaluation, self.classes)
             metrics["test_accuracy"] = self.evaluation.record["top1"]["value"]
         self._write_card(metrics)
-        self.folder.set_status("finished", epoch=self.progress.epoch, step=self.progress.step)
+        self.folder.set_status(
+            "finished",
+            epoch=self.progress.epoch,
+            step=self.progress.step,
+            saves={"times": self.saver.times, "seconds": round(self.saver.seconds, 3)},
+            sha256=self.folder.digests(),
+        )
 
-    def predictor(self) -> Predictor:
-        """Return the net as it is tested, with its preprocessing and class names."""
+    def predictor(self, *, fold: bool = True) -> Predictor:
+        """Return the net as it is tested, with its preprocessing and class names; `fold` for one that is trained."""
         return Predictor(
             self.tested,
             self.material.preprocess,
@@ -189,6 +248,8 @@ class Job:
             name=self.folder.name,
             device=self.learner.device,
             channels_last=self.learner.plan.channels_last,
+            threads=self.learner.plan.answer_threads,
+            fold=fold,
         )
 
     def _update_tested(self, epoch: int) -> None:
@@ -200,7 +261,8 @@ class Job:
 
     def _logits(self, split: str) -> tuple[Any, Any]:
         part, images, indices = self.material.pictures(split)
-        logits = self.predictor().logits(images)
+        with self._stopping_at_once():
+            logits = self.predictor(fold=False).logits(images)
         if not np.isfinite(logits).all():
             raise self._ran_away(f"the net's answers on the {split} split became infinite or not a number")
         return logits, part.labels[indices]
@@ -216,27 +278,46 @@ class Job:
         self.report(f"stopped early: no better validation for {patience} epochs")
         return True
 
+    def _has_more(self) -> bool:
+        return self.progress.step < self.total_steps or self.progress.step_in_epoch > 0
+
+    def _measure(self) -> None:
+        """Note how long the steps take; with --time fix their number once MEASURED_SHARE of it is over."""
+        progress, per_epoch = self.progress, len(self.learner.batches)
+        self.pace.note(progress.step, progress.seconds)
+        step_seconds = self.pace.step_seconds
+        if self.total_steps != UNKNOWN or step_seconds is None or self.settings.time is None:
+            return
+        given, spent = parse_time(self.settings.time), progress.seconds + progress.pauses
+        if spent < MEASURED_SHARE * given:
+            return
+        more = steps_within(given - spent, per_epoch, step_seconds, self._pause())
+        fix_length(self.learner, self.folder, progress.step, progress.step + more)
+        self.report(
+            f"{self.settings.time} of training: {self.total_steps:,} steps, {self.total_steps / per_epoch:.1f} epochs,"
+            f" by the first {progress.step:,} steps"
+        )
+
+    def _pause(self) -> float:
+        """Return the seconds between two epochs: as measured, or guessed before the first validation."""
+        every = self.settings.validate_every
+        if self.progress.epoch >= max(1, every):
+            return self.progress.pauses / self.progress.epoch
+        pictures = len(self.material.split.validation) / every if every else 0
+        return guess_pause(self.pace.step_seconds or 0.0, self.settings.batch_size, pictures)
+
     def _pictures_done(self) -> int:
         return len(self.material.split.train) * self.progress.epoch + self.progress.seen
 
-    def _save_is_due(self) -> bool:
-        wanted = self.settings.save_every
-        if wanted is None:
-            return False
-        if wanted.endswith("s"):
-            return time.monotonic() - self._saved_at >= int(wanted[:-1])
-        return self.progress.step - self._saved_step >= int(wanted)
-
     def _save(self) -> None:
-        if self._saved_step == self.progress.step and self.progress.step_in_epoch:
+        state = {"format": 1, "progress": asdict(self.progress), "best": _plain(asdict(self.best))}
+        if self.saver.is_saved(state):
             return
         tensors = state_tensors(self.learner)
         broken = first_non_finite(self.learner, tensors)
-        if broken is not None:
+        if broken is not None and self.progress.step:
             raise self._ran_away(f"{broken} became infinite or not a number")
-        state = {"format": 1, "progress": asdict(self.progress), "best": _plain(asdict(self.best))}
-        save_checkpoint(self.folder.checkpoints, self.progress.step, tensors, state)
-        self._saved_step, self._saved_at = self.progress.step, time.monotonic()
+        self.saver.save(tensors, state, self.best.sha256)
 
     def _write_weights(self, which: str) -> str:
         tensors: Mapping[str, Tensor] = self.tested.state_dict()
@@ -282,6 +363,8 @@ class Job:
             self.stop_signal = number
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if self.stops_at_once:
+                raise self._interrupted()
 
         for number in before:
             signal.signal(number, ask)
@@ -290,6 +373,17 @@ class Job:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def _stopping_at_once(self) -> Iterator[None]:
+        """Let a signal end what takes long and decides nothing that is saved."""
+        self.stops_at_once = True
+        try:
+            if self.stop_signal:
+                raise self._interrupted()
+            yield
+        finally:
+            self.stops_at_once = False
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

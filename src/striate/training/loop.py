@@ -15,7 +15,9 @@ from striate.device import Plan, seed_step
 from striate.errors import NonFiniteLoss
 from striate.models.dry_run import set_mode
 from striate.runs.journal import StepRow
-from striate.training.optim import LossFunction, WeightAverage
+from striate.training.average import WeightAverage
+from striate.training.losses import Loss
+from striate.training.schedule import UNKNOWN, fading_rate
 
 # Losses stay on the device and are read so many steps, or so many seconds, at a time: no step waits for the one before.
 RECORD_STEPS = 64
@@ -27,6 +29,7 @@ class Progress:
     """Where a run stands: all of it is saved in a checkpoint, so a resumed run counts on as if it had never stopped.
 
     `step` counts all steps, `step_in_epoch` those of epoch `epoch` (from 0); the sums are of this epoch so far.
+    `seconds` are of training alone, `pauses` those of validation between epochs.
     """
 
     epoch: int = 0
@@ -37,6 +40,7 @@ class Progress:
     seen: int = 0
     epoch_seconds: float = 0.0
     seconds: float = 0.0
+    pauses: float = 0.0
     lr: float = 0.0
 
     def next_epoch(self) -> None:
@@ -47,29 +51,71 @@ class Progress:
 
 @dataclass
 class Learner:
-    """The parts that a step needs, put together by job.py."""
+    """The parts that a step needs, put together by prepare.py.
+
+    `rate(step, total_steps, peak=…)` is a pure function. Each group of the optimizer has a `peak`, and an `end` if its
+    rate falls to 0 by itself; `rate` without a peak is what is recorded. `accumulate`: parts in which a batch
+    goes through the net. `measured_steps`: in so many first steps the total was not known yet.
+    """
 
     net: nn.Module
     optimizer: torch.optim.Optimizer
-    loss: LossFunction
-    rate: Callable[[int], float]
+    loss: Loss
+    rate: Callable[..., float]
+    total_steps: int
     batches: Batches
     plan: Plan
     device: torch.device
     seed: int
     clip: float | None = None
     average: WeightAverage | None = None
+    accumulate: int = 1
+    measured_steps: int = 0
     parameters: list[nn.Parameter] = field(init=False)
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
 
+    def total_at(self, step: int) -> int:
+        """Return the total number of steps as it was known at `step`."""
+        return self.total_steps if step >= self.measured_steps else UNKNOWN
+
+    def set_rates(self, step: int) -> float:
+        """Give each group of parameters its rate of this step, and return the rate that is recorded.
+
+        Parameters whose rate has come to its end ask for no gradient any more, which spares the backward pass of what
+        lies before them. All of it is a function of the step alone, so a resumed run does the same.
+        """
+        total = self.total_at(step)
+        for group in self.optimizer.param_groups:
+            if group["end"] is None:
+                group["lr"] = self.rate(step, total, peak=group["peak"])
+            else:
+                group["lr"] = fading_rate(step, group["end"], peak=group["peak"])
+                for parameter in group["params"]:
+                    parameter.requires_grad_(step < group["end"])
+        return self.rate(step, total)
+
+    def parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield a batch in `accumulate` parts, with the share that the mean loss of each has in that of the batch.
+
+        The share is None for a batch in one part.
+        """
+        if self.accumulate == 1:
+            yield images, labels, None
+            return
+        whole = self.loss.mass(labels)
+        for some, theirs in zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True):
+            yield some, theirs, self.loss.mass(theirs) / whole
+
 
 def train_epoch(learner: Learner, progress: Progress) -> Iterator[list[StepRow]]:
     """Train the rest of one epoch; every RECORD_STEPS steps, or after RECORD_SECONDS, yield (step, epoch, lr, loss).
 
-    The caller may save whenever rows come out: `progress` and the learner then stand between two steps.
-    Raises NonFiniteLoss with the step and its learning rate before rows of that block come out.
+    The caller may save whenever rows come out: `progress` and the learner then stand between two steps. The epoch ends
+    early where the learner's total number of steps is reached.
+    Raises NonFiniteLoss with the step and its learning rate instead of the rows of that block; the error holds those
+    before it.
     """
     net, optimizer, device = learner.net, learner.optimizer, learner.device
     set_mode(net, True)
@@ -77,29 +123,31 @@ def train_epoch(learner: Learner, progress: Progress) -> Iterator[list[StepRow]]
         parameter.grad = None
     record = _Record(progress)
     with learner.plan.active():
-        for images, labels in learner.batches.epoch(progress.epoch, progress.step_in_epoch):
-            lr = learner.rate(progress.step)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+        for batch, its_labels in learner.batches.epoch(progress.epoch, progress.step_in_epoch):
+            lr = learner.set_rates(progress.step)
             seed_step(device, learner.seed, progress.epoch, progress.step_in_epoch)
 
-            with learner.plan.autocast(device):
-                logits = net(images)  # (B, K)
-                loss = learner.loss(logits, labels)
-            loss.backward()
+            for images, labels, share in learner.parts(batch, its_labels):
+                with learner.plan.autocast(device):
+                    logits = net(images)  # (B, K)
+                    loss = learner.loss(logits, labels)
+                loss.backward(share)
+                record.add(loss, logits, labels, share)
             if learner.clip is not None:
                 nn.utils.clip_grad_norm_(learner.parameters, learner.clip)
             optimizer.step()
             for parameter in learner.parameters:  # optimizer.zero_grad() does the same in four times the time
                 parameter.grad = None
             if learner.average is not None:
-                learner.average.update(net, progress.step)
+                learner.average.update(net, progress.step, learner.total_at(progress.step))
 
             progress.step += 1
             progress.step_in_epoch += 1
-            record.add(lr, loss, logits, labels)
+            record.end_step(lr)
             if record.is_due():
                 yield record.take()
+            if progress.step >= learner.total_steps:
+                break
         if len(record):
             yield record.take()
 
@@ -109,45 +157,57 @@ class _Record:
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
+        self._start()
+
+    def _start(self) -> None:
         self.rates: list[float] = []
         self.losses: list[Tensor] = []
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
+        self.step_of: list[int] = []  # the step, counted in this block, of each of the losses
         self.began = time.perf_counter()
 
     def __len__(self) -> int:
         return len(self.rates)
 
-    def add(self, lr: float, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.rates.append(lr)
-        self.losses.append(loss.detach())
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, share: Tensor | None) -> None:
+        self.losses.append(loss.detach() if share is None else loss.detach() * share)
         self.logits.append(logits.detach())
         self.labels.append(labels)
+        self.step_of.append(len(self))
+
+    def end_step(self, lr: float) -> None:
+        self.rates.append(lr)
 
     def is_due(self) -> bool:
-        return len(self.rates) >= RECORD_STEPS or time.perf_counter() - self.began > RECORD_SECONDS
+        return len(self) >= RECORD_STEPS or time.perf_counter() - self.began > RECORD_SECONDS
 
     def take(self) -> list[StepRow]:
         """Read the losses, add them to the epoch's sums and start anew."""
         progress = self.progress
-        losses = torch.stack(self.losses).float().tolist()
+        losses, sizes = [0.0] * len(self), [0] * len(self)
+        for step, loss, labels in zip(self.step_of, torch.stack(self.losses).float().tolist(), self.labels):
+            losses[step] += loss
+            sizes[step] += len(labels)
         first = progress.step - len(self)
         rows = [(first + i + 1, progress.epoch + 1, lr, loss) for i, (lr, loss) in enumerate(zip(self.rates, losses))]
-        for step, epoch, lr, loss in rows:
+        for place, (step, epoch, lr, loss) in enumerate(rows):
             if not math.isfinite(loss):
-                raise ran_away(f"the loss became {loss}", step, epoch, lr)
-        labels = torch.cat(self.labels)
-        sizes = [len(batch) for batch in self.labels]
+                error = ran_away(f"the loss became {loss}", step, epoch, lr)
+                error.rows = rows[:place]
+                raise error
         for loss, size in zip(losses, sizes):  # one by one: the sum must not depend on where the blocks end
             progress.loss_sum += loss * size
+        labels = torch.cat(self.labels)
+        if labels.is_floating_point():  # mixed labels (B, K): the class with the greatest share
+            labels = labels.argmax(1)
         progress.correct += int((torch.cat(self.logits).argmax(1) == labels).sum())
         progress.seen += len(labels)
         progress.lr = self.rates[-1]
         elapsed = time.perf_counter() - self.began
         progress.seconds += elapsed
         progress.epoch_seconds += elapsed
-        self.rates, self.losses, self.logits, self.labels = [], [], [], []
-        self.began = time.perf_counter()
+        self._start()
         return rows
 
 

@@ -3,25 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from striate.data import augment, own
 from striate.data.builtin import load_named
+from striate.data.cache import Cache
 from striate.data.dataset import Dataset, Images, Parts
+from striate.data.doctor import Checkup
+from striate.data.findings import must_be_decided
 from striate.data.preprocess import Preprocess, measure
+from striate.data.sources import looks_like_pictures
 from striate.data.split import Split, make_split
 from striate.device import available_threads
 from striate.errors import DataError, UsageError
 from striate.settings.train import TrainSettings, parse_range
 
 Report = Callable[[str], None]
+UNEVEN = 2
+
+# What is said about pictures of one's own; without them these settings would do nothing.
+OF_OWN_PICTURES = ("max_pixels", "group", "fixes", "follow_links", "strict", "cache")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """Data as `settings.data` names them; `settings` with the size and fit that were chosen; what the doctor found."""
+
+    parts: Parts
+    settings: TrainSettings
+    checkup: Checkup | None = None
+
+
+def open_data(settings: TrainSettings, report: Report, stage: own.Stage = own.no_stage) -> Opened:
+    """Open a named data set, or look at the pictures of a folder, table or archive.
+
+    Raises UsageError for a setting that does nothing with these data, DataError for data that cannot be used.
+    """
+    if not looks_like_pictures(settings.data):
+        fields = TrainSettings.model_fields
+        idle = [name for name in OF_OWN_PICTURES if getattr(settings, name) != fields[name].default]
+        if idle:
+            flag = "--" + idle[0].replace("_", "-")
+            raise UsageError(f"{flag} has no effect here", "it is for pictures of your own", f"leave out {flag}")
+        parts = load_named(settings.data, settings.data_root, settings.download, report, settings.class_names)
+        return Opened(parts, settings)
+    checkup = own.look(
+        settings.data,
+        size=settings.size,
+        fit=settings.fit,
+        max_pixels=settings.max_pixels,
+        group=settings.group,
+        fixes=settings.fixes,
+        follow_links=settings.follow_links,
+        threads=settings.threads or None,
+        cache=Cache(report=report) if settings.cache else None,
+        report=report,
+        stage=stage,
+    )
+    open_questions = must_be_decided(checkup.findings)
+    if settings.strict and open_questions:
+        raise DataError(
+            f"{settings.data}: {', '.join(f'{found.code} ({found.count:,})' for found in open_questions)}",
+            "with --strict nothing is trained while something must be decided",
+            f"see: striate check {settings.data}",
+        )
+    for line in checkup.source.notes:
+        report(line)
+    chosen = {"size": checkup.geometry.size, "fit": checkup.geometry.fit}
+    return Opened(own.as_parts(checkup), settings.model_copy(update=chosen), checkup)
 
 
 @dataclass
 class Material:
-    """The data of a run: as their maker gives them, split, and the train pictures at the net's size."""
+    """The data of a run: as their maker gives them, split, and the train pictures as Batches wants them.
+
+    That is at the net's size, or larger where the augmentation holds `crop`.
+    """
 
     parts: Parts
     split: Split
@@ -29,20 +89,57 @@ class Material:
     train_images: Images
     threads: int
 
+    @property
+    def train_counts(self) -> np.ndarray:
+        """Train pictures of each class that has some, int64."""
+        counts = np.bincount(self.parts.train.labels[self.split.train])
+        return counts[counts > 0]
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the largest class has at least twice the train pictures of the smallest."""
+        return bool(self.train_counts.max() >= UNEVEN * self.train_counts.min())
+
     def pictures(self, split: str) -> tuple[Dataset, Images, np.ndarray]:
         """Return the part that holds `split`, its pictures at the net's size (n, H, W, C), and their indices."""
         part, indices = self.split.of(self.parts, split)
-        if part is self.parts.train:
+        if part is self.parts.train and self.train_images.shape[1:3] == self.preprocess.size:
             return part, self.train_images[indices], indices
         return part, self.preprocess.geometry_all(part.images[indices], self.threads), indices
 
 
-def prepare_material(settings: TrainSettings, data: Parts | None, split: Split | None, report: Report) -> Material:
-    """Find the data, split them, bring them to the net's size, and measure mean and std on the train split.
+def open_other(
+    target: str, settings: TrainSettings, preprocess: Preprocess, classes: tuple[str, ...], report: Report
+) -> Parts:
+    """Open data for a net that is trained: a named set, or pictures of one's own at the size that the net sees.
 
-    `data` given: used as they are; `split` given (by resume): used as it is.
+    `settings`: those of its run. Classes of one's own pictures are matched by name. Raises DataError.
     """
-    parts = data or load_named(settings.data, settings.data_root, settings.download, report, settings.class_names)
+    if not looks_like_pictures(target):
+        return load_named(target, settings.data_root, settings.download, report, settings.class_names)
+    checkup = own.look(
+        target,
+        size=preprocess.size,
+        fit=preprocess.fit,
+        channels=preprocess.channels,
+        max_pixels=settings.max_pixels,
+        follow_links=settings.follow_links,
+        cache=Cache(report=report) if settings.cache else None,
+        report=report,
+    )
+    for reason in checkup.loaded.failures.values():
+        report(f"left out: {reason.what}")
+    parts, told = own.as_known(own.as_parts(checkup, for_training=False), classes)
+    for line in (*checkup.source.notes, *told):
+        report(line)
+    return parts
+
+
+def prepare_material(settings: TrainSettings, parts: Parts, split: Split | None, report: Report) -> Material:
+    """Split the data, bring them to the net's size, and measure mean and std on the train split.
+
+    `split` given (by resume): used as it is.
+    """
     if split is None:
         split = make_split(
             parts,
@@ -62,13 +159,17 @@ def prepare_material(settings: TrainSettings, data: Parts | None, split: Split |
     channels = parts.train.channels
     size = settings.size or parts.train.size
     threads = settings.threads or available_threads()
-    unmeasured = Preprocess(size, settings.fit, channels, (0.0,) * channels, (255.0,) * channels)
+    fit = "stretch" if settings.fit == "auto" else settings.fit
+    unmeasured = Preprocess(size, fit, channels, (0.0,) * channels, (255.0,) * channels)
     train_images = _writable(unmeasured.geometry_all(parts.train.images, threads))
     if settings.mean is not None and settings.std is not None:
         mean, std = (_per_channel(name, getattr(settings, name), channels) for name in ("mean", "std"))
     else:
         mean, std = measure(train_images[split.train])
-    preprocess = Preprocess(size, settings.fit, channels, tuple(mean), tuple(std))
+    preprocess = Preprocess(size, fit, channels, tuple(mean), tuple(std))
+    store = augment.store_size(augment.parse(settings.augment), size)
+    if store != size:
+        train_images = _writable(replace(unmeasured, size=store).geometry_all(parts.train.images, threads))
     return Material(parts, split, preprocess, train_images, threads)
 
 

@@ -1,17 +1,16 @@
-"""Optimizers, schedules, losses, and the average of the weights."""
+"""Optimizers, and which parameters have a rate of their own."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+from striate.errors import UsageError
+from striate.training.muon import Muon
+
+Group = dict[str, Any]
 
 
 def make_optimizer(
@@ -19,26 +18,83 @@ def make_optimizer(
     kind: str,
     *,
     lr: float,
+    bias_lr: float | None = None,
+    head_lr: float | None = None,
+    whitening_steps: int | None = None,
     momentum: float = 0.9,
+    side_momentum: float = 0.85,
     nesterov: bool = False,
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float = 0.0,
     decoupled: bool = False,
 ) -> torch.optim.Optimizer:
-    """Build sgd, adam or adamw over all trainable parameters, with torch's fused kernels.
+    """Build sgd, adam, adamw or muon over all trainable parameters, with torch's fused kernels where it has them.
 
-    `weight_decay` coupled is added to the gradient (L2 regularisation); decoupled shrinks the weights by
-    lr · weight_decay apart from the gradient (Loshchilov and Hutter 2019, arXiv:1711.05101).
+    `lr`, `bias_lr`, `head_lr` and `whitening_steps` as in `parameter_groups`. `weight_decay` coupled is added to the
+    gradient (L2 regularisation); decoupled shrinks the weights by lr · weight_decay apart from the gradient (Loshchilov
+    and Hutter 2019, arXiv:1711.05101). For muon it is divided by the group's rate before it is added to the gradient:
+    biases and head, whose rates are far apart, are pulled alike (airbench94_muon). `momentum` is then of the orthogonal
+    groups and `side_momentum` of the others.
     """
-    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    groups = parameter_groups(net, lr, bias_lr, head_lr, whitening_steps, muon=kind == "muon")
+    if kind == "muon":
+        for group in groups:
+            group["momentum"] = momentum if group["orthogonal"] else side_momentum
+            group["weight_decay"] = 0.0 if group["orthogonal"] else weight_decay / group["peak"]
+        return Muon(groups)
     # MPS has no fused SGD in every release; the plain kernels give the same numbers.
-    fused = parameters[0].device.type in ("cpu", "cuda")
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
     if kind == "sgd":
         sgd = DecoupledSGD if decoupled else torch.optim.SGD
-        return sgd(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
+        return sgd(groups, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
     if fused:
-        return FusedAdam(parameters, lr, betas, weight_decay=weight_decay, decoupled=decoupled)
-    return (torch.optim.AdamW if decoupled else torch.optim.Adam)(parameters, lr, betas, weight_decay=weight_decay)
+        return FusedAdam(groups, lr, betas, weight_decay=weight_decay, decoupled=decoupled)
+    return (torch.optim.AdamW if decoupled else torch.optim.Adam)(groups, lr, betas, weight_decay=weight_decay)
+
+
+def parameter_groups(
+    net: nn.Module,
+    lr: float,
+    bias_lr: float | None = None,
+    head_lr: float | None = None,
+    whitening_steps: int | None = None,
+    *,
+    muon: bool = False,
+) -> list[Group]:
+    """Sort the trainable parameters into groups by the peak of their rate.
+
+    `head_lr`: of the net's last linear layer. `bias_lr`: of all other vectors and numbers, which are biases and
+    BatchNorm's scales. `lr`: of all other filters and matrices, and of those two where theirs is None.
+    `whitening_steps`: the net's `whitening_bias` is a group of its own with the peak of the biases, whose rate falls to
+    0 within so many steps (`end`). `muon` tells apart which groups are `orthogonal`: the filters and matrices but for
+    the head. Raises UsageError where a rate finds no parameter, and for muon without filter or hidden matrix.
+    """
+    linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
+    head = set(linear[-1].parameters()) if linear else set()
+    fading = getattr(net, "whitening_bias", None) if whitening_steps is not None else None
+    groups: dict[tuple[Any, ...], Group] = {}
+    found = set()
+    for parameter in net.parameters():
+        if not parameter.requires_grad:
+            continue
+        role = "head" if parameter in head else "bias" if parameter.ndim < 2 else "weight"
+        rates = {"head": head_lr, "bias": bias_lr, "weight": lr}
+        peak = lr if rates[role] is None else rates[role]
+        end = whitening_steps if parameter is fading else None
+        orthogonal = muon and role == "weight"
+        found |= {role, "fading"} if parameter is fading else {role}
+        group: Group = {"params": [], "lr": peak, "peak": peak, "end": end, "orthogonal": orthogonal}
+        groups.setdefault((peak, end, orthogonal), group)["params"].append(parameter)
+    wanted = (
+        ("--head-lr", head_lr is not None, "head", "it has no linear layer that is trained"),
+        ("--bias-lr", bias_lr is not None, "bias", "it has no biases"),
+        ("--whitening-epochs", whitening_steps is not None, "fading", "it has no whitening layer, as airnet has"),
+        ("--optimizer muon", muon, "weight", "muon turns filters and hidden matrices, and it has neither"),
+    )
+    for flag, given, role, cause in wanted:
+        if given and role not in found:
+            raise UsageError(f"{flag} has no effect on {type(net).__name__}", cause, f"leave out {flag}")
+    return list(groups.values())
 
 
 class FusedAdam(torch.optim.Adam):
@@ -50,39 +106,41 @@ class FusedAdam(torch.optim.Adam):
 
     def __init__(
         self,
-        parameters: list[nn.Parameter],
+        groups: list[Group],
         lr: float,
         betas: tuple[float, float],
         *,
         weight_decay: float,
         decoupled: bool,
     ) -> None:
-        super().__init__(parameters, lr, betas, weight_decay=weight_decay, fused=True)
+        super().__init__(groups, lr, betas, weight_decay=weight_decay, fused=True)
         self._kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Change the parameters that have a gradient."""
-        group = self.param_groups[0]
-        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-        states = [self.state[parameter] or self._first_state(parameter) for parameter in parameters]
-        steps = [state["step"] for state in states]
-        torch._foreach_add_(steps, 1)
-        self._kernel(
-            parameters,
-            [parameter.grad for parameter in parameters],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            steps,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=False,
-            maximize=False,
-        )
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            states = [self.state[parameter] or self._first_state(parameter) for parameter in parameters]
+            steps = [state["step"] for state in states]
+            torch._foreach_add_(steps, 1)
+            self._kernel(
+                parameters,
+                [parameter.grad for parameter in parameters],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=False,
+                maximize=False,
+            )
 
     # torch wraps a step that does not say so in a profiler's record and two hook calls, 0.07 ms each time.
     step.hooked = True  # type: ignore[attr-defined]
@@ -110,106 +168,3 @@ class DecoupledSGD(torch.optim.SGD):
         finally:
             for group in self.param_groups:
                 group["weight_decay"] = group.pop("decay")
-
-
-def rate(
-    step: int,
-    total: int,
-    *,
-    schedule: str,
-    peak: float,
-    warmup: float = 0.0,
-    steps_per_epoch: int = 1,
-    step_epochs: int = 10,
-    step_factor: float = 0.1,
-) -> float:
-    """Return the learning rate of step `step` of `total`, counted from 0: a pure function.
-
-    `warmup`: share of all steps in which the rate rises linearly to `peak`. constant; step (times `step_factor` every
-    `step_epochs` epochs); cosine (to 0); one-cycle (warm-up of 0.3 unless given, then cosine to 0; Smith and Topin
-    2018, arXiv:1708.07120); triangular (warm-up of 0.2 unless given, then linear to 0).
-    """
-    if warmup == 0.0:
-        warmup = {"one-cycle": 0.3, "triangular": 0.2}.get(schedule, 0.0)
-    rising = warmup * total
-    if step < rising:
-        return peak * (step + 1) / (rising + 1)
-    progress = (step - rising) / max(1.0, total - rising)
-    if schedule in ("cosine", "one-cycle"):
-        return peak * 0.5 * (1.0 + math.cos(math.pi * progress))
-    if schedule == "triangular":
-        return peak * (1.0 - progress)
-    if schedule == "step":
-        return peak * step_factor ** (step // (steps_per_epoch * step_epochs))
-    return peak
-
-
-def make_loss(
-    kind: str,
-    num_classes: int,
-    device: torch.device,
-    *,
-    label_smoothing: float = 0.0,
-    class_weights: Tensor | None = None,
-) -> LossFunction:
-    """Return the mean loss of logits (B, K) and labels (B,).
-
-    binary-cross-entropy and mean-squared-error compare the sigmoid of the logits with one-hot labels, averaged over
-    pictures and classes. `class_weights` (K,) weigh each picture by its class, and the sum is divided by the weights
-    of the batch, as torch's cross-entropy does.
-    """
-    weights = class_weights.to(device) if class_weights is not None else None
-    if kind == "cross-entropy":
-        return partial(functional.cross_entropy, weight=weights, label_smoothing=label_smoothing)
-    # A row of the identity is a one-hot label; indexing it is quicker than functional.one_hot, which checks the range.
-    one_hot = torch.eye(num_classes, device=device)
-    of_logits = _binary_cross_entropy if kind == "binary-cross-entropy" else _mean_squared_error
-    return partial(_against_one_hot, of_logits=of_logits, one_hot=one_hot, weights=weights)
-
-
-def _against_one_hot(
-    logits: Tensor, labels: Tensor, *, of_logits: Callable[..., Tensor], one_hot: Tensor, weights: Tensor | None
-) -> Tensor:
-    if weights is None:
-        return of_logits(logits, one_hot[labels], "mean")
-    each = of_logits(logits, one_hot[labels], "none").mean(1)  # (B,)
-    of_picture = weights[labels]
-    return (each * of_picture).sum() / of_picture.sum()
-
-
-def _binary_cross_entropy(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    return functional.binary_cross_entropy_with_logits(logits, targets, reduction=reduction)
-
-
-def _mean_squared_error(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-    return functional.mse_loss(logits.sigmoid(), targets, reduction=reduction)
-
-
-def balanced_weights(labels: Tensor, num_classes: int) -> Tensor:
-    """Return class weights n / (K · n_k), float32 (K,), as scikit-learn's `balanced` does; 0 for an absent class."""
-    counts = torch.bincount(labels, minlength=num_classes).double()
-    present = int((counts > 0).sum())
-    weights = counts.sum() / (present * counts)
-    weights[counts == 0] = 0.0
-    return weights.float()
-
-
-class WeightAverage:
-    """Exponential moving average of a net's state (weights and BatchNorm statistics): what is tested and shipped.
-
-    After each step the average moves by (1 − decay) towards the net; in the first steps faster, by at least
-    9 / (10 + step), so that the first weights are soon forgotten.
-    """
-
-    def __init__(self, net: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.state = {name: tensor.detach().clone() for name, tensor in net.state_dict().items()}
-
-    def update(self, net: nn.Module, step: int) -> None:
-        """Move towards the net's present state; whole numbers (BatchNorm's counter) are copied."""
-        weight = max(1.0 - self.decay, 9.0 / (10.0 + step))
-        present = net.state_dict()
-        floats = [name for name, tensor in self.state.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([self.state[name] for name in floats], [present[name] for name in floats], weight)
-        for name in self.state.keys() - set(floats):
-            self.state[name].copy_(present[name])

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from striate.data import augment
 from striate.data.batches import Batches
-from striate.device import Plan, available_threads, choose_device, key, make_plan, processor_flags
+from striate.device import Plan, available_threads, choose_device, denormals_flushed, key, make_plan, processor_flags
 from striate.errors import UsageError
 from striate.models.initialise import initialise
 from striate.models.registry import create_model
 from striate.models.summary import Summary, check_fits, summarise
 from striate.models.user import instantiate, load_class, take_logits, warn_probabilities
 from striate.settings.train import TrainSettings
+from striate.training.average import Lookahead, WeightAverage
 from striate.training.loop import Learner
+from striate.training.losses import balanced_weights, make_loss
 from striate.training.material import Material
-from striate.training.optim import WeightAverage, balanced_weights, make_loss, make_optimizer, rate
+from striate.training.optim import make_optimizer
+from striate.training.schedule import UNKNOWN, rate
 
 OWN = "own:"  # prefix of settings.model for a user's module, of which only the class name is kept
 
@@ -39,6 +45,7 @@ class NetParts:
     notes: list[str]
 
 
+@denormals_flushed()
 def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetParts:
     """Build the net from a key of the seed, and run it once on two empty pictures before anything else happens.
 
@@ -68,8 +75,7 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
             )
         net = own if isinstance(own, nn.Module) else instantiate(own, classes, channels, size, **settings.model_option)
         notes += [note for note in (take_logits(net, shape), warn_probabilities(net, shape)) if note]
-    last_batch = len(material.split.train) % settings.batch_size or settings.batch_size
-    check_fits(net, shape, classes, smallest_batch=min(2, last_batch))
+    check_fits(net, shape, classes, smallest_batch=min(2, _smallest_part(settings, len(material.split.train))))
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise UsageError("the net has nothing to train", "no parameter asks for a gradient", "add a layer with weights")
     other = {parameter.dtype for parameter in net.parameters()} - {torch.float32}
@@ -82,8 +88,10 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
     initialise(net, settings.init)
     fit_whitening: Any = getattr(net, "fit_whitening", None)
     if fit_whitening is not None:
-        shown = torch.from_numpy(material.train_images[material.split.train[:WHITENING_PICTURES]])
-        fit_whitening(material.preprocess.normalise(shown))
+        train = material.split.train
+        # Spread over all of them: a folder of pictures lies there class by class.
+        spread = np.linspace(0, len(train) - 1, min(len(train), WHITENING_PICTURES)).astype(np.int64)
+        fit_whitening(material.preprocess.normalise(torch.from_numpy(material.train_images[train[spread]])))
     name = settings.model if own is None else None
     return NetParts(net, name, dict(settings.model_option), summarise(net, shape), notes)
 
@@ -108,9 +116,14 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
     )
     net = parts.net.to(device=device, memory_format=plan.memory_format)  # type: ignore[call-overload]
     split, train = material.split, material.parts.train
-    operations = augment.parse(settings.augment)
-    # Once on one picture: what is too strong for this size is refused now.
-    augment.apply(operations, torch.from_numpy(material.train_images[:1]), torch.Generator())
+    balance = settings.balance
+    if balance == "auto":
+        balance = "loss" if material.is_uneven else "none"
+        if balance == "loss":
+            low, high = material.train_counts.min(), material.train_counts.max()
+            parts.notes.append(
+                f"classes are uneven ({low:,} to {high:,} train pictures): rare ones weigh more (--balance none: not)"
+            )
     batches = Batches(
         material.train_images,
         train.labels,
@@ -119,19 +132,26 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
         batch_size=settings.batch_size,
         seed=settings.seed,
         device=device,
-        operations=operations,
+        operations=augment.parse(settings.augment),
+        num_classes=len(train.classes),
         channels_last=plan.channels_last,
+        balanced=balance == "sampler",
     )
     weights = None
-    if settings.class_weights == "balanced":
+    if balance == "loss":
         weights = balanced_weights(torch.from_numpy(train.labels[split.train]), len(train.classes))
+    whitening = settings.whitening_epochs
     return Learner(
         net=net,
         optimizer=make_optimizer(
             net,
             settings.optimizer,
             lr=settings.lr,
+            bias_lr=settings.bias_lr,
+            head_lr=settings.head_lr,
+            whitening_steps=None if whitening is None else math.ceil(len(batches) * whitening),
             momentum=settings.momentum,
+            side_momentum=settings.side_momentum,
             nesterov=settings.nesterov,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
@@ -145,28 +165,37 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
             class_weights=weights,
         ),
         rate=_schedule(settings, len(batches)),
+        total_steps=len(batches) * settings.epochs if settings.time is None else UNKNOWN,
+        measured_steps=0 if settings.time is None else UNKNOWN,
         batches=batches,
         plan=plan,
         device=device,
         seed=settings.seed,
         clip=settings.clip,
-        average=WeightAverage(net, settings.ema) if settings.ema is not None else None,
+        average=_average(settings, net),
+        accumulate=settings.accumulate,
     )
 
 
-def _schedule(settings: TrainSettings, steps_per_epoch: int) -> Callable[[int], float]:
-    total = steps_per_epoch * settings.epochs
+def _schedule(settings: TrainSettings, steps_per_epoch: int) -> Callable[..., float]:
+    return partial(
+        rate,
+        schedule=settings.schedule,
+        peak=settings.lr,
+        warmup=settings.warmup,
+        steps_per_epoch=steps_per_epoch,
+        step_epochs=settings.step_epochs,
+        step_factor=settings.step_factor,
+    )
 
-    def rate_of(step: int) -> float:
-        return rate(
-            step,
-            total,
-            schedule=settings.schedule,
-            peak=settings.lr,
-            warmup=settings.warmup,
-            steps_per_epoch=steps_per_epoch,
-            step_epochs=settings.step_epochs,
-            step_factor=settings.step_factor,
-        )
 
-    return rate_of
+def _average(settings: TrainSettings, net: nn.Module) -> WeightAverage | None:
+    if settings.lookahead is not None:
+        return Lookahead(net, settings.lookahead)
+    return WeightAverage(net, settings.ema) if settings.ema is not None else None
+
+
+def _smallest_part(settings: TrainSettings, pictures: int) -> int:
+    """Return the pictures in the smallest part of a batch that the net will see."""
+    batches = [min(settings.batch_size, pictures), pictures % settings.batch_size or settings.batch_size]
+    return min((batch - 1) % math.ceil(batch / settings.accumulate) + 1 for batch in batches)
