@@ -158,3 +158,11 @@ def test_resume_sees_the_same_pictures(striate: Striate, tmp_path: Path) -> None
     next(photos.rglob("*.png")).unlink()
     refused = striate("resume", "run", "--epochs", "+1", "--quiet")
     assert refused.code in (2, 3) and "photos" in refused.err
+
+
+def test_seventy_fifteen_fifteen_whatever_the_net(striate: Striate, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", {"moss": 2})
+    for flags in ((), ("--model", "lenet5")):
+        shown = striate("train", "photos", *flags, "--show-config")
+        rows = [line.split()[:2] for line in shown.out.splitlines()]
+        assert ["validation", "0.15"] in rows and ["test", "0.15"] in rows

@@ -111,12 +111,12 @@ def choose_recipe(data: str | None, model: str | None, recipe: str | None) -> st
         data = data.lower().replace("_", "-") if data is not None else None
         if data in known and _read(data).values.get("data") == data:
             return data
-        return PICTURES if data is not None and _is_place(data) else GENERIC
+        return PICTURES if data is not None and is_place(data) else GENERIC
     own = f"{GENERIC}-{model}"
     return own if own in known else GENERIC
 
 
-def _is_place(data: str) -> bool:
+def is_place(data: str) -> bool:
     """Say whether this is a path or an address and no plain name (data/sources.py decides what it is)."""
     return re.fullmatch(r"[\w-]+", data) is None or os.path.lexists(data)
 
