@@ -322,7 +322,8 @@ def test_work_stops_at_the_first_exception_and_at_ctrl_c() -> None:
 
 
 SLOW = """
-    import time, sys
+    import signal, time, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
     from striate.data.loading import load_pictures
     from striate.data.preprocess import Preprocess
     from striate.data.records import Record

@@ -91,6 +91,7 @@ def child(request: dict[str, Any]) -> None:
     code = 99
     try:
         os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
         os.chdir(request["folder"])
         os.environ.update(request["environment"])
         for number, name in ((0, os.devnull), (1, "stdout.txt"), (2, "stderr.txt")):
