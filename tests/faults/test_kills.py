@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -43,13 +44,14 @@ def test_killed_at_random_moments(
         code = process.wait()
         if code == KILLED:
             killed += 1
-        else:  # it ended before its moment came: once more from the start
+        else:
             assert code == 0, process.stderr
+        if is_finished(run):  # before its moment came, or before the kill: once more from the start
             assert_same_run(whole, run)
             run.rename(place / f"ended-{killed}-{time.monotonic_ns()}")
     if not run.is_dir():
         host.run(place, *begin)
-    elif not (run / "evaluation.json").is_file():
+    elif not is_finished(run):
         host.run(place, *go_on)
     assert_same_run(whole, run)
     count("kills survived", kills, kills)
@@ -74,6 +76,12 @@ def wait_for_moment(process: Process, run: Path, dice: random.Random, *, at_a_sa
             return True
         time.sleep(0.0005)
     return False
+
+
+def is_finished(run: Path) -> bool:
+    """Say whether a run is trained and tested; its last pictures may not be drawn yet."""
+    path = run / "status.json"  # written at the first step
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["state"] == "finished"
 
 
 def has_begun(run: Path) -> bool:
