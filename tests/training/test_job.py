@@ -288,7 +288,7 @@ def test_the_average_is_the_one_worked_out_step_by_step(start: Start, monkeypatc
         share = max(0.5, 9 / (10 + step))
         wanted = wanted * (1 - share) + state[name].double() * share
     shipped = read_tensors(job.folder.weights / "best.safetensors")[name]
-    torch.testing.assert_close(shipped.double(), wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shipped.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_early_stopping_counts_epochs_without_a_better_validation(start: Start) -> None:
