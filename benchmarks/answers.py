@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from striate.models.registry import create_model
 from striate.predictor.predictor import Predictor
+from striate.predictor.torch_backend import predictor_of
 
 CASES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "lenet5": (1, 28, {"activation": "relu", "pool": "max"}),
@@ -53,7 +54,7 @@ def build(name: str) -> tuple[nn.Module, Predictor]:
     copied: Any = create_model(name, 10, channels, side, **options).eval()
     copied.load_state_dict(net.state_dict())
     copied = copied.to(memory_format=torch.channels_last)
-    return net, Predictor(copied, plain_preprocess(side, channels), [str(i) for i in range(10)], fold=True)
+    return net, predictor_of(copied, plain_preprocess(side, channels), [str(i) for i in range(10)], fold=True)
 
 
 def timed(work: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> tuple[float, np.ndarray]:

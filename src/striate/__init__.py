@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# public name → the module that holds it
+# public name → the module that holds it, and its name there if that is another
 _PUBLIC = {
     "train": "striate.api",
     "resume": "striate.api",
     "verify": "striate.training.verify",
-    "load": "striate.api",
+    "load": "striate.predictor.predictor:load_predictor",
     "import_model": "striate.training.importing",
     "evaluate": "striate.api",
     "compare": "striate.api",
@@ -38,18 +38,21 @@ if TYPE_CHECKING:
     from striate.api import Run as Run
     from striate.api import compare as compare
     from striate.api import evaluate as evaluate
-    from striate.api import load as load
     from striate.api import resume as resume
     from striate.api import train as train
+    from striate.predictor.predictor import load_predictor
     from striate.training.importing import import_model as import_model
     from striate.training.verify import verify as verify
+
+    load = load_predictor
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         if name in ("create_model", "list_models"):
             importlib.import_module("striate.models")  # registers the nets
-        value = getattr(importlib.import_module(_PUBLIC[name]), name)
+        module, _, own_name = _PUBLIC[name].partition(":")
+        value = getattr(importlib.import_module(module), own_name or name)
         globals()[name] = value
         return value
     raise AttributeError(f"module 'striate' has no attribute {name!r}")

@@ -117,7 +117,7 @@ def test_bf16_says_how_it_changes_the_answers(
 ) -> None:
     more = [save(digit_pictures[0][0], "a.png"), "bad.png"] if verb == "predict" else []
     Path("bad.png").write_bytes(b"")
-    flags = "striate.predictor.predictor.processor_flags"
+    flags = "striate.predictor.torch_backend.processor_flags"
     monkeypatch.setattr(flags, lambda: frozenset({"bf16"}))
     outcome = striate(verb, str(digits_run), *more, "--precision", "bf16", "--device", "cpu")
     told = [line for line in outcome.err.splitlines() if line.startswith("bf16 against fp32, first ")]

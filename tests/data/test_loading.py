@@ -165,7 +165,7 @@ def test_arrays_are_taken_as_they_are() -> None:
 
 def test_a_predictor_sees_the_same_bytes(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from striate.predictor.predictor import Predictor
+    from striate.predictor.torch_backend import predictor_of
 
     exif = Image.Exif()
     exif[0x0112] = 8
@@ -179,7 +179,7 @@ def test_a_predictor_sees_the_same_bytes(tmp_path: Path) -> None:
     for preprocess in (SMALL, Preprocess((40, 30), "pad", 1), Preprocess((30, 40), "stretch", 3)):
         net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
         net(torch.zeros(1, preprocess.channels, *preprocess.size))
-        predictor = Predictor(net, preprocess, ["a", "b"])
+        predictor = predictor_of(net, preprocess, ["a", "b"])
         loaded = load_pictures(records, preprocess)
         assert any("decoded at" in note for notes in loaded.notes for note in notes)
         paths = [str(record.place.path) for record in records]

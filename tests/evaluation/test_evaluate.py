@@ -18,21 +18,22 @@ from striate.errors import DataError
 from striate.evaluation.evaluate import evaluate_pictures, write_predictions
 from striate.predictor.augmented import ask_with
 from striate.predictor.predictor import Predictor
+from striate.predictor.torch_backend import predictor_of
 
 DIGITS = load_named("digits").train
 INDICES = np.arange(3, 1203, 2)
 
 
-def predictor_of(output: str = "softmax", temperature: float = 1.0) -> Predictor:
+def made(output: str = "softmax", temperature: float = 1.0) -> Predictor:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    return Predictor(
+    return predictor_of(
         net, Preprocess((8, 8), channels=1), DIGITS.classes, output=output, temperature=temperature, name="made"
     )
 
 
 def test_every_picture_counts_once() -> None:
-    predictor = predictor_of(temperature=0.5)
+    predictor = made(temperature=0.5)
     found = evaluate_pictures(predictor, DIGITS, DIGITS.images[INDICES], INDICES, split="test")
     record = found.record
     assert record["samples"] == 600 and np.sum(record["confusion"]) == 600
@@ -46,7 +47,7 @@ def test_every_picture_counts_once() -> None:
 
 @pytest.mark.parametrize("output", ["softmax", "sigmoid"])
 def test_evaluate_and_predict_give_the_same_answers(output: str) -> None:
-    predictor = predictor_of(output, temperature=1.7)
+    predictor = made(output, temperature=1.7)
     found = evaluate_pictures(
         predictor, DIGITS, DIGITS.images[INDICES], INDICES, split="test", loss_kind="binary-cross-entropy"
     )
@@ -57,7 +58,7 @@ def test_evaluate_and_predict_give_the_same_answers(output: str) -> None:
 
 
 def test_test_time_augmentation_is_one_more_row_and_changes_no_other() -> None:
-    predictor = predictor_of()
+    predictor = made()
     plain = evaluate_pictures(predictor, DIGITS, DIGITS.images[INDICES], INDICES, split="test")
     found = evaluate_pictures(predictor, DIGITS, DIGITS.images[INDICES], INDICES, split="test", tta="mirror-shift")
     row = found.record.pop("top1_tta")
@@ -84,7 +85,7 @@ def test_predictions_csv_is_in_data_order_and_keeps_odd_names(tmp_path: Path) ->
         net[1].weight.zero_()  # type: ignore[union-attr, operator]
         net[1].weight[2, 0] = 5.0  # type: ignore[index]
         net[1].bias.copy_(torch.tensor([0.0, 1.0, 0.0]))  # type: ignore[union-attr, operator]
-    predictor = Predictor(net, Preprocess((8, 8), channels=1), classes)
+    predictor = predictor_of(net, Preprocess((8, 8), channels=1), classes)
     indices = np.array([0, 1, 3])
     found = evaluate_pictures(predictor, part, part.images[indices], indices, split="test")
     write_predictions(tmp_path / "predictions.csv", found, classes)
@@ -99,7 +100,7 @@ def test_predictions_csv_is_in_data_order_and_keeps_odd_names(tmp_path: Path) ->
 
 
 def test_no_picture_and_answers_that_are_not_finite() -> None:
-    predictor = predictor_of()
+    predictor = made()
     with pytest.raises(DataError, match="zero samples"):
         evaluate_pictures(predictor, DIGITS, DIGITS.images[:0], np.empty(0, np.int64), split="test")
     with torch.no_grad():

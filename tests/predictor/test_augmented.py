@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from striate.data.preprocess import Preprocess
 from striate.errors import UsageError
 from striate.predictor.augmented import ask_with
-from striate.predictor.predictor import Predictor
+from striate.predictor.torch_backend import predictor_of
 
 PICTURES = torch.randn(3, 2, 5, 6, generator=torch.Generator().manual_seed(0))
 KINDS = ("none", "mirror", "shift", "mirror-shift")
@@ -72,7 +72,7 @@ def test_an_unknown_kind() -> None:
 
 def test_the_predictor_asks_in_batches() -> None:
     torch.manual_seed(0)
-    predictor = Predictor(
+    predictor = predictor_of(
         nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), Preprocess((8, 8), channels=1), ("a", "b", "c")
     )
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)

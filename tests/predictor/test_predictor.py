@@ -16,8 +16,10 @@ from striate.data.builtin import load_named
 from striate.data.preprocess import Preprocess
 from striate.errors import DataError, UsageError
 from striate.models.registry import create_model
-from striate.predictor.predictor import BATCH_PICTURES, Predictor, load_weights
+from striate.predictor.nets import load_weights
+from striate.predictor.predictor import BATCH_PICTURES, Predictor
 from striate.predictor.probabilities import probabilities
+from striate.predictor.torch_backend import predictor_of
 
 DIGITS = load_named("digits").train
 
@@ -27,7 +29,7 @@ def predictor() -> Predictor:
     torch.manual_seed(0)
     net = create_model("three-conv", 10, 1, 8)
     preprocess = Preprocess((8, 8), "stretch", 1, (77.9,), (95.9,))
-    return Predictor(net, preprocess, DIGITS.classes, temperature=0.7, name="made")
+    return predictor_of(net, preprocess, DIGITS.classes, temperature=0.7, name="made")
 
 
 def test_every_form_of_a_picture_gets_the_same_answer(predictor: Predictor, tmp_path: Path) -> None:
@@ -69,9 +71,9 @@ def test_many_pictures_are_answered_in_batches(predictor: Predictor) -> None:
 
 def test_large_pictures_go_fewer_at_a_time(predictor: Predictor) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten())
-    large = Predictor(net, Preprocess((1024, 1024), channels=1), DIGITS.classes)
+    large = predictor_of(net, Preprocess((1024, 1024), channels=1), DIGITS.classes)
     assert predictor.batch_pictures == BATCH_PICTURES and large.batch_pictures == 2
-    assert Predictor(net, Preprocess((4000, 4000), channels=1), DIGITS.classes).batch_pictures == 1
+    assert predictor_of(net, Preprocess((4000, 4000), channels=1), DIGITS.classes).batch_pictures == 1
 
 
 def test_a_stream_that_stands_in_the_list_twice(predictor: Predictor) -> None:
@@ -85,7 +87,7 @@ def test_a_stream_that_stands_in_the_list_twice(predictor: Predictor) -> None:
 def test_files_are_decoded_side_by_side_and_answered_in_order(tmp_path: Path) -> None:
     """Two files are read at the same time: each waits for the other."""
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-    predictor = Predictor(net, Preprocess((8, 8), channels=1), DIGITS.classes, threads=2)
+    predictor = predictor_of(net, Preprocess((8, 8), channels=1), DIGITS.classes, threads=2)
     meeting = threading.Barrier(2)
     read = predictor._read
     predictor._read = lambda source: (meeting.wait(timeout=20), read(source))[1]  # type: ignore[method-assign]
@@ -96,14 +98,14 @@ def test_files_are_decoded_side_by_side_and_answered_in_order(tmp_path: Path) ->
 
 
 def test_bf16_is_refused_where_it_would_be_emulated(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("striate.predictor.predictor.processor_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr("striate.predictor.torch_backend.processor_flags", lambda: frozenset({"avx2"}))
     with pytest.raises(UsageError, match="bf16 is not for this processor"):
         predictor.in_precision("bf16")
-    assert predictor.in_precision("fp32").plan == predictor.plan
+    assert predictor.in_precision("fp32").backend.plan == predictor.backend.plan
 
 
 def test_the_change_that_bf16_brings_is_counted(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("striate.predictor.predictor.processor_flags", lambda: frozenset({"bf16"}))
+    monkeypatch.setattr("striate.predictor.torch_backend.processor_flags", lambda: frozenset({"bf16"}))
     images = DIGITS.images[:40]
     coarse = predictor.in_precision("bf16")
     exact, found = predictor.logits(images), coarse.logits(images)
@@ -115,16 +117,16 @@ def test_the_change_that_bf16_brings_is_counted(predictor: Predictor, monkeypatc
         f"bf16 against fp32, first 40 pictures: probabilities differ by {largest:.2g} at most, {changed} answers change"
     )
     assert "differ by 0 at most, 0 answers" in predictor.change_against_fp32(images)
-    assert predictor.plan.precision == "fp32"
+    assert predictor.backend.plan.precision == "fp32"
 
 
 def test_a_predictor_for_answering_has_its_batchnorm_folded() -> None:
     net = create_model("airnet", 10, 1, 16, widths=(4, 4, 4)).eval()
     images = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 1), dtype=np.uint8)
     exact, folded = (
-        Predictor(net, Preprocess((16, 16), channels=1), DIGITS.classes, fold=fold) for fold in (False, True)
+        predictor_of(net, Preprocess((16, 16), channels=1), DIGITS.classes, fold=fold) for fold in (False, True)
     )
-    assert exact._answering is net is folded.net and folded._answering is not net
+    assert exact.backend.answering is net is folded.net and folded.backend.answering is not net
     assert np.abs(exact.logits(images) - folded.logits(images)).max() < 1e-5
 
 
@@ -195,7 +197,7 @@ class Fixed(torch.nn.Module):
 
 def test_sigmoids_that_are_equal_in_float_are_told_apart_by_their_logits() -> None:
     preprocess = Preprocess((8, 8), channels=1)
-    predictor = Predictor(Fixed([50.0, 60.0, -3.0]), preprocess, ("a", "b", "c"), output="sigmoid")
+    predictor = predictor_of(Fixed([50.0, 60.0, -3.0]), preprocess, ("a", "b", "c"), output="sigmoid")
     answer = predictor.predict(DIGITS.images[0])
     assert answer.probabilities["a"] == answer.probabilities["b"] == 1.0 and answer.label == "b"
     assert sum(answer.probabilities.values()) > 1.5, "sigmoids need not sum to one"
@@ -204,7 +206,7 @@ def test_sigmoids_that_are_equal_in_float_are_told_apart_by_their_logits() -> No
 def test_the_temperature_divides_the_logits_and_leaves_the_answer() -> None:
     preprocess = Preprocess((8, 8), channels=1)
     cold, warm = (
-        Predictor(Fixed([0.0, 2.0, 1.0]), preprocess, ("a", "b", "c"), temperature=t).predict(DIGITS.images[0])
+        predictor_of(Fixed([0.0, 2.0, 1.0]), preprocess, ("a", "b", "c"), temperature=t).predict(DIGITS.images[0])
         for t in (1.0, 4.0)
     )
     wanted = torch.tensor([0.0, 0.5, 0.25]).double().softmax(0).tolist()

@@ -89,7 +89,7 @@ def say_answers(source: Source, answers: dict[str, Any]) -> None:
 
 def ask_all(settings: CompareSettings, runs: Sequence[str], names: Sequence[str]) -> tuple[Source, dict[str, Any]]:
     """Return the picture and each run's answer. Raises DataError where a run cannot read it."""
-    from striate.api import load
+    from striate.predictor.predictor import load_predictor
     from striate.runs.folder import open_run
     from striate.runs.model_file import read_card
 
@@ -100,7 +100,7 @@ def ask_all(settings: CompareSettings, runs: Sequence[str], names: Sequence[str]
     answers = {}
     for run, name in zip(runs, names, strict=True):
         is_own = read_card(open_run(run).path).name is None
-        predictor = load(run, device=settings.device, model=own_net(settings.model) if is_own else None)
+        predictor = load_predictor(run, device=settings.device, model=own_net(settings.model) if is_own else None)
         answer = predictor.predict(source.content)
         if answer.error is not None:
             raise DataError(source.name, answer.error["cause"], answer.error.get("fix", ""))

@@ -39,12 +39,13 @@ def _predict(run: str, pictures: list[str] | None, **flags: Any) -> None:
         raise UsageError(
             "no picture is named", "predict needs one", "name files or folders, or add --data mnist --index 7"
         )
-    from striate.api import load
+    from striate.predictor.onnx_file import is_onnx
+    from striate.predictor.predictor import load_predictor
 
-    predictor = load(
+    predictor = load_predictor(
         run,
         device=settings.device,
-        model=own_net(settings.model),
+        model=settings.model if is_onnx(run) else own_net(settings.model),
         precision=settings.precision,
         expect_sha256=settings.expect_sha256,
     )

@@ -1,4 +1,4 @@
-"""Predictor: net, preprocessing and class names; the one way from a picture to probabilities."""
+"""Predictor: preprocessing, class names and a backend that computes; the one way from a picture to probabilities."""
 
 from __future__ import annotations
 
@@ -6,26 +6,25 @@ import copy
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from striate.data.dataset import Images
 from striate.data.decode import decode_fitted
 from striate.data.preprocess import Preprocess
-from striate.device import Plan, available_threads, check_precision, choose_device, denormals_flushed, processor_flags
-from striate.errors import DataError, StriateError
-from striate.models.dry_run import set_mode
-from striate.predictor.augmented import Ask, ask_once
-from striate.predictor.folding import fold_batchnorm
-from striate.predictor.nets import OwnNet, build_net, load_net, load_weights
+from striate.errors import DataError, UsageError
+from striate.predictor.onnx_file import is_onnx
 from striate.predictor.probabilities import probabilities
-from striate.runs.folder import open_run
-from striate.runs.model_file import read_card
+
+if TYPE_CHECKING:
+    import torch
+
+    from striate.predictor.augmented import Ask
+    from striate.predictor.nets import OwnNet
 
 Logits = NDArray[np.float32]
 
@@ -67,75 +66,74 @@ class Answer:
         }
 
 
+class Backend(Protocol):
+    """What computes logits: torch (torch_backend.py) or onnxruntime (onnx_backend.py), imported when it is used."""
+
+    @property
+    def precision(self) -> str:
+        """Number format that it computes in: fp32 or bf16."""
+
+    @property
+    def threads(self) -> int:
+        """How many threads it computes with; pictures are decoded with as many."""
+
+    def logits(self, images: Images, batch_size: int, ask: Ask | None = None) -> Logits:
+        """Return float32 logits (N, K) for uint8 pictures (N, H, W, C) at the net's size; see Predictor.logits."""
+
+    def in_precision(self, precision: str) -> Backend:
+        """Return this backend computing in fp32 or bf16. Raises UsageError where it cannot."""
+
+
 class Predictor:
     """Answers for pictures in any form: path, bytes, PIL image, numpy array.
 
-    `net` gives logits for normalised pictures; `output` says how probabilities are made of them. It computes in fp32
-    on all cores unless `precision` (bf16) and `threads` say otherwise. `fold`: BatchNorm is folded into a copy of the
-    net's weights once, now; for a net that is trained no more.
-    Raises UsageError for bf16 on a processor that does not compute in it.
+    `backend` gives logits for pictures at the net's size; `output` says how probabilities are made of them.
     """
 
     def __init__(
         self,
-        net: torch.nn.Module,
+        backend: Backend,
         preprocess: Preprocess,
         classes: Sequence[str],
         *,
         output: str = "softmax",
         temperature: float = 1.0,
         name: str = "",
-        device: torch.device | None = None,
-        channels_last: bool = True,
-        precision: str = "fp32",
-        threads: int = 0,
-        fold: bool = False,
     ) -> None:
-        self.net = net
-        self._answering = fold_batchnorm(net) if fold else net
+        self.backend = backend
         self.preprocess = preprocess
         self.classes = tuple(classes)
         self.output = output
         self.temperature = temperature
         self.name = name
-        self.device = device or torch.device("cpu")
-        check_precision(precision, self.device, processor_flags())
-        self.plan = Plan(precision, channels_last, threads or available_threads(), True, "")
 
     def in_precision(self, precision: str) -> Predictor:
-        """Return this predictor computing in fp32 or bf16. Raises UsageError as the constructor does."""
-        check_precision(precision, self.device, processor_flags())
+        """Return this predictor computing in fp32 or bf16. Raises UsageError where its backend cannot."""
         other = copy.copy(self)
-        other.plan = replace(self.plan, precision=precision)
+        other.backend = self.backend.in_precision(precision)
         return other
+
+    @property
+    def net(self) -> torch.nn.Module:
+        """The net as a torch module. Raises UsageError for an ONNX file, which has none."""
+        net = getattr(self.backend, "net", None)
+        if net is None:
+            raise UsageError(f"{self.name} has no torch net", "an ONNX file is a graph", "name the run it was made of")
+        return net
 
     @property
     def batch_pictures(self) -> int:
         """How many pictures are asked at once."""
         return max(1, min(BATCH_PICTURES, BATCH_PIXELS // math.prod(self.preprocess.size)))
 
-    def logits(self, images: Images, batch_size: int = 0, ask: Ask = ask_once) -> Logits:
+    def logits(self, images: Images, batch_size: int = 0, ask: Ask | None = None) -> Logits:
         """Return float32 logits (N, K) for uint8 pictures (N, H, W, C) at the net's size.
 
-        In evaluation mode; the net's mode is put back afterwards. `batch_size` 0 chooses; `ask` may augment the
-        pictures (predictor/augmented.py).
+        `batch_size` 0 chooses; `ask` may augment the pictures (predictor/augmented.py), where the backend is torch.
         """
-        net, plan = self._answering, self.plan
-        batch_size = batch_size or self.batch_pictures
-        was_training = net.training
-        set_mode(net, False)
-        parts = []
-        try:
-            with torch.inference_mode(), plan.active():
-                for start in range(0, len(images), batch_size):
-                    batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size]))
-                    pictures = self.preprocess.normalise(batch.to(self.device), plan.channels_last)  # (B, C, H, W)
-                    with plan.autocast(self.device):
-                        logits = ask(net, pictures)  # (B, K)
-                    parts.append(logits.float().cpu().numpy())
-        finally:
-            set_mode(net, was_training)
-        return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
+        if len(images) == 0:
+            return np.empty((0, len(self.classes)), np.float32)
+        return self.backend.logits(images, batch_size or self.batch_pictures, ask)
 
     def change_against_fp32(self, images: Images | Sequence[Images]) -> str:
         """Say how far the answers on the first batch of `images` (N, H, W, C) are from those in fp32."""
@@ -145,7 +143,7 @@ class Predictor:
         largest = np.abs(self.probabilities(found) - self.probabilities(exact)).max(initial=0.0)
         changed = int((found.argmax(1) != exact.argmax(1)).sum())
         return (
-            f"{self.plan.precision} against fp32, first {len(images):,} pictures: probabilities differ by"
+            f"{self.backend.precision} against fp32, first {len(images):,} pictures: probabilities differ by"
             f" {largest:.2g} at most, {changed:,} answers change"
         )
 
@@ -169,7 +167,7 @@ class Predictor:
         answers: list[Answer] = []
         batch = self.batch_pictures
         # Pillow lets other threads work while it decodes and scales.
-        with ThreadPoolExecutor(self.plan.threads) as pool:
+        with ThreadPoolExecutor(self.backend.threads) as pool:
             for start in range(0, len(sources), batch):
                 answers += self._predict_batch(sources[start : start + batch], start, pool)
         return answers
@@ -210,7 +208,6 @@ class Predictor:
         return Answer(source, self.classes[best], float(probabilities[best]), named, False, steps, None, seen)
 
 
-@denormals_flushed()
 def load_predictor(
     path: str | Path,
     *,
@@ -219,32 +216,21 @@ def load_predictor(
     precision: str = "fp32",
     expect_sha256: str | None = None,
 ) -> Predictor:
-    """Load the model of a run for answering.
+    """Load the model of a run, or of an ONNX file, for answering.
 
-    `path` is a run folder, its name under runs/, or runs/latest; `model` is needed for a user's own module;
-    `precision` fp32 or bf16; `expect_sha256` the digest that the file of weights must have.
-    Raises UsageError for a run that is not there, DataError for files that are damaged, not what was expected, or do
-    not fit the net.
+    `path` is a run folder, its name under runs/, runs/latest, or a file called *.onnx, which needs no torch. For a run:
+    `device`; `model`, needed for a user's own module; `precision` fp32 or bf16. `expect_sha256` is the digest that the
+    file of weights, or the ONNX file, must have.
+    Raises UsageError for a run that is not there, or for what an ONNX file cannot do; DataError for files that are
+    damaged, not what was expected, or do not fit the net.
     """
-    folder = open_run(path)
-    card = read_card(folder.path)
-    chosen, _ = choose_device(device)
-    net = load_net(folder.path, card, model, expect_sha256)
-    # A net of the user's own gets pictures laid out as a DataLoader gives them: in channels-last a `view` would fail.
-    channels_last = card.name is not None and chosen.type != "mps"
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return Predictor(
-        net.to(device=chosen, memory_format=layout),  # type: ignore[call-overload]
-        Preprocess.from_json(card.preprocess),
-        card.classes,
-        output=card.output,
-        temperature=card.temperature,
-        name=folder.name,
-        device=chosen,
-        channels_last=channels_last,
-        precision=precision,
-        fold=True,
-    )
+    if is_onnx(path):
+        from striate.predictor.onnx_backend import load_onnx
+
+        return load_onnx(path, device=device, model=model, precision=precision, expect_sha256=expect_sha256)
+    from striate.predictor.torch_backend import load_run
+
+    return load_run(path, device=device, model=model, precision=precision, expect_sha256=expect_sha256)
 
 
 def source_name(source: Any, position: int) -> str:
@@ -253,6 +239,3 @@ def source_name(source: Any, position: int) -> str:
         return str(source)
     filename = getattr(source, "filename", None) or getattr(source, "name", None)
     return str(filename) if filename else f"picture {position}"
-
-
-__all__ = ["Answer", "Predictor", "StriateError", "build_net", "load_predictor", "load_weights", "source_name"]

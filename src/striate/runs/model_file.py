@@ -11,15 +11,17 @@ import reprlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from striate.data.preprocess import Preprocess
 from striate.errors import DataError
 from striate.files import sha256_bytes, write_json
 from striate.runs.folder import RunFolder
-from striate.runs.tensors import Described, read_header, read_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+    from striate.runs.tensors import Described
 
 FORMAT = 1
 #: format → the function that turns a document of that format into one of the next.
@@ -194,9 +196,17 @@ def read_card(folder: Path) -> ModelCard:
     try:
         if path.stat().st_size > MOST_CARD_BYTES:
             raise _no_card(path, f"it has more than {MOST_CARD_BYTES:,} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return parse_card(path.read_text(encoding="utf-8"), path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read", str(error)[:200], RESTORE) from error
+
+
+def parse_card(text: str, path: Path) -> ModelCard:
+    """Read model.json's text, which `path` holds. Raises DataError where it is damaged, or not what it should be."""
+    try:
+        value = json.loads(text)
         digest = document_digest(value) if isinstance(value, dict) else ""
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read", str(error)[:200], RESTORE) from error
     card = ModelCard.from_json(value, path)
     if value.get("sha256", digest) != digest:
@@ -218,6 +228,8 @@ def weights_path(folder: Path, card: ModelCard) -> Path:
 
 def describe_weights(folder: Path, card: ModelCard) -> dict[str, Described]:
     """Read what the file of weights says it holds, without loading it."""
+    from striate.runs.tensors import read_header
+
     return read_header(weights_path(folder, card))
 
 
@@ -226,6 +238,8 @@ def read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
 
     Raises DataError where the file is missing, damaged, not finite, or not the one the card was written for.
     """
+    from striate.runs.tensors import read_tensors
+
     path = weights_path(folder, card)
     tensors = read_tensors(path, sha256=card.weights["sha256"])
     name = first_not_finite(tensors)
@@ -237,7 +251,7 @@ def read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
 def first_not_finite(tensors: dict[str, torch.Tensor]) -> str | None:
     """Return the name of the first tensor that holds an infinite value or one that is not a number."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             return name
     return None
 

@@ -21,6 +21,7 @@ from striate.errors import Interrupted, NonFiniteLoss, StriateError, WriteFailed
 from striate.evaluation.evaluate import Evaluation, evaluate_pictures, write_predictions
 from striate.evaluation.metrics import confusion, fit_temperature, loss, macro_f1, predictions, top_k
 from striate.predictor.predictor import Predictor
+from striate.predictor.torch_backend import predictor_of
 from striate.runs.checkpoint import restore_best
 from striate.runs.folder import RunFolder
 from striate.runs.journal import EpochResult, Journal, StepRow
@@ -239,7 +240,7 @@ class Job:
 
     def predictor(self, *, fold: bool = True) -> Predictor:
         """Return the net as it is tested, with its preprocessing and class names; `fold` for one that is trained."""
-        return Predictor(
+        return predictor_of(
             self.tested,
             self.material.preprocess,
             self.classes,
