@@ -81,26 +81,10 @@ def decode(
     which becomes 0–255. A palette of grays is gray.
     Raises DataError naming the source, the cause and what to do, and nothing else.
     """
-    notes = [] if notes is None else notes
     label = name or _label(source)
+    notes = [] if notes is None else notes
     with explained(label):
-        if isinstance(source, Image.Image):
-            pixels = _from_image(source, label, max_pixels, notes)
-        elif isinstance(source, (str, os.PathLike)):
-            with open_regular(source, label) as stream:
-                pixels = _from_stream(stream, label, target, max_pixels, notes)
-        elif isinstance(source, (bytes, bytearray, memoryview)):
-            pixels = _from_stream(io.BytesIO(source), label, target, max_pixels, notes)
-        elif hasattr(source, "read"):
-            pixels = _from_stream(seekable(source, label), label, target, max_pixels, notes)
-        elif hasattr(source, "__array__"):
-            pixels = _from_array(np.asarray(source), label, channels, max_pixels, notes)
-        else:
-            raise DataError(
-                f"{label} is no picture",
-                "expected a path, bytes, an open file, a PIL image or an array",
-                "pass one of these",
-            )
+        pixels = _decode(source, label, channels, target, max_pixels, notes)
         return pixels if channels is None else np.ascontiguousarray(to_channels(pixels, channels))
 
 
@@ -111,17 +95,40 @@ def decode_fitted(
     max_pixels: int = MAX_PIXELS,
     notes: list[str] | None = None,
     name: str | None = None,
+    tell_fit: bool = False,
 ) -> Pixels:
     """Decode one picture and bring it to the size and channels of the net: uint8 (height, width, channels).
 
-    The one way from a file to what a net sees, in training as in every answer. Options and errors as in `decode`.
+    The one way from a file to what a net sees, in training as in every answer. Options and errors as in `decode`;
+    `tell_fit`: the notes also say how channels and size were changed, which is told of an answer.
     """
     label = name or _label(source)
-    pixels = decode(
-        source, channels=preprocess.channels, target=preprocess.size, max_pixels=max_pixels, notes=notes, name=label
-    )
+    notes = [] if notes is None else notes
     with explained(label):
+        pixels = _decode(source, label, preprocess.channels, preprocess.size, max_pixels, notes)
+        if tell_fit:
+            notes += preprocess.told(pixels)
         return preprocess.geometry(pixels)
+
+
+def _decode(
+    source: Source, label: str, channels: int | None, target: tuple[int, int] | None, max_pixels: int, notes: list[str]
+) -> Pixels:
+    """Decode one picture with the channels that it has; an array with `channels` channels is taken as it is."""
+    if isinstance(source, Image.Image):
+        return _from_image(source, label, max_pixels, notes)
+    if isinstance(source, (str, os.PathLike)):
+        with open_regular(source, label) as stream:
+            return _from_stream(stream, label, target, max_pixels, notes)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _from_stream(io.BytesIO(source), label, target, max_pixels, notes)
+    if hasattr(source, "read"):
+        return _from_stream(seekable(source, label), label, target, max_pixels, notes)
+    if hasattr(source, "__array__"):
+        return _from_array(np.asarray(source), label, channels, max_pixels, notes)
+    raise DataError(
+        f"{label} is no picture", "expected a path, bytes, an open file, a PIL image or an array", "pass one of these"
+    )
 
 
 def _from_stream(
@@ -184,43 +191,55 @@ def _draft(image: ImageFile.ImageFile, target: tuple[int, int] | None, max_pixel
 
 
 def _from_array(array: np.ndarray, label: str, channels: int | None, max_pixels: int, notes: list[str]) -> Pixels:
-    known = (1, 2, 3, 4) if channels is None else (1, 2, 3, 4, channels)
-    wanted = "expected (H, W), (H, W, C) or (C, H, W) with 1, 3 or, with alpha, 2 or 4 channels"
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3 or 0 in array.shape:
-        raise DataError(f"{label} has shape {array.shape}", wanted, "pass one picture at a time")
-    last, first = array.shape[2] in known, array.shape[0] in known
-    if last and first and array.shape[0] != 1:
-        raise DataError(
-            f"{label} of shape {array.shape} can be read as (H, W, C) and as (C, H, W)",
-            "both the first and the last axis could be the channels",
-            "pass a larger picture, or a PIL image",
-        )
-    if not last and not first:
-        raise DataError(f"{label} has shape {array.shape}", wanted, "check the order of the axes")
-    array = array if last else array.transpose(1, 2, 0)
+    array = _channels_last(array, label, channels, notes)
     check_size(array.shape[1], array.shape[0], label, max_pixels)
     if array.dtype == bool:
         array = array.astype(np.uint8) * np.uint8(255)
+        notes.append("bool to 0 and 255")
     elif np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
         if not (low >= 0.0 and high <= 1.0):
             raise DataError(
-                f"{label} has floats from {low:g} to {high:g}", "expected 0–1", "divide by 255 if they are 0–255"
+                f"{label} has floats from {low:g} to {high:g}",
+                "expected 0–1",
+                "divide by 255 if they are 0–255, or undo the normalisation: the net's own is done here",
             )
         array = np.rint(array * 255.0).astype(np.uint8)
+        notes.append("floats 0–1 to 0–255")
     elif array.dtype != np.uint8:
         raise DataError(
             f"{label} has type {array.dtype}",
             "expected uint8 0–255, bool or floats 0–1",
-            "convert it: array.astype('uint8') if the values are 0–255",
+            "convert it: array.astype('uint8') if the values are 0–255, (array >> 8).astype('uint8') if 0–65535",
         )
     if array.shape[2] in (2, 4) and array.shape[2] != channels:
         if int(array[..., -1].min()) < 255:
             notes.append("alpha over white")
         array = over_white(array)
     return np.ascontiguousarray(array)
+
+
+def _channels_last(array: np.ndarray, label: str, channels: int | None, notes: list[str]) -> np.ndarray:
+    """Return an array as (H, W, C). Raises DataError where the axes are not those of one picture, or not told apart."""
+    wanted = "expected (H, W), (H, W, C) with 1 or 3 channels and perhaps alpha, or (C, H, W) with 1 or 3"
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or 0 in array.shape:
+        fix = "pass a list of pictures: list(array)" if array.ndim == 4 else "pass one picture at a time"
+        raise DataError(f"{label} has shape {array.shape}", f"{wanted}, one picture at a time", fix)
+    last, first = array.shape[2] in (1, 2, 3, 4, channels), array.shape[0] in (1, 3, channels)
+    if last and first and array.shape[0] != 1:
+        raise DataError(
+            f"{label} of shape {array.shape} can be read as (H, W, C) and as (C, H, W)",
+            "both the first and the last axis could be the channels",
+            "pass a larger picture, or a PIL image",
+        )
+    if last:
+        return array
+    if first:
+        notes.append("(C, H, W) to (H, W, C)")
+        return array.transpose(1, 2, 0)
+    raise DataError(f"{label} has shape {array.shape}", wanted, "check the order of the axes")
 
 
 def _frames(image: Image.Image) -> int:

@@ -100,6 +100,17 @@ class Preprocess:
                 pass
         return out
 
+    def told(self, image: Pixels) -> list[str]:
+        """Say what `geometry` does to a picture uint8 (H, W, C), one phrase each; nothing to one that fits already."""
+        (height, width, found), (goal_height, goal_width) = image.shape, self.size
+        phrases = []
+        if (found, self.channels) in ((3, 1), (1, 3)):
+            phrases.append("colour to gray" if found == 3 else "gray to colour")
+        if (height, width) != self.size:
+            how = {"stretch": "stretched", "crop": "cropped and scaled", "pad": "scaled and padded"}[self.fit]
+            phrases.append(f"{how} from {width}×{height} to {goal_width}×{goal_height}")
+        return phrases
+
     def normalise(self, batch: torch.Tensor, channels_last: bool = True) -> torch.Tensor:
         """Compute `(x.float() − mean) · (1/std)` in float32.
 

@@ -196,7 +196,7 @@ class Predictor:
         """Return a picture uint8 (H, W, C) at the net's size with what was done to it, or why it cannot be read."""
         notes: list[str] = []
         try:
-            return decode_fitted(source, self.preprocess, notes=notes), tuple(notes)
+            return decode_fitted(source, self.preprocess, notes=notes, tell_fit=True), tuple(notes)
         except DataError as error:
             return error
 
