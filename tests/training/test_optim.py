@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -176,3 +178,18 @@ def test_groups_step_each_at_its_own_rate(kind: str) -> None:
     plain = PLAIN[kind]([{"params": [p], "lr": rates.get(name, 0.02)} for name, p in other.named_parameters()])
     for mine, wanted in zip(steps_of(ours, net), steps_of(plain, other), strict=True):
         assert torch.equal(mine, wanted)
+
+
+def test_no_optimizer_loads_the_compiler() -> None:
+    """Importing torch._dynamo takes two seconds, and nothing of ours is compiled."""
+    program = """
+import sys, torch
+from striate.training.optim import make_optimizer
+for kind in ("sgd", "adam", "adamw", "muon"):
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    optimizer = make_optimizer(net, kind, lr=0.1)
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from striate.training.uncompiled import Uncompiled
+
 # Chosen by K. Jordan for the steepest rise of small singular values, not for convergence to 1 (see `orthogonalise`).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 # Three are enough for filters, as in airbench94_muon; language models take five.
@@ -34,7 +36,7 @@ def orthogonalise(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
     return x.mT if tall else x
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Uncompiled):
     """Muon on groups with `orthogonal`, SGD with Nesterov momentum on the others.
 
     A group holds `lr`, `momentum`, `weight_decay` (added to the gradient) and `orthogonal`. Parameters of an orthogonal

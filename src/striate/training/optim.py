@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from striate.errors import UsageError
 from striate.training.muon import Muon
+from striate.training.uncompiled import Uncompiled
 
 Group = dict[str, Any]
 
@@ -42,14 +43,10 @@ def make_optimizer(
             group["momentum"] = momentum if group["orthogonal"] else side_momentum
             group["weight_decay"] = 0.0 if group["orthogonal"] else weight_decay / group["peak"]
         return Muon(groups)
-    # MPS has no fused SGD in every release; the plain kernels give the same numbers.
-    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
+    decay: dict[str, Any] = {"weight_decay": weight_decay, "decoupled": decoupled}
     if kind == "sgd":
-        sgd = DecoupledSGD if decoupled else torch.optim.SGD
-        return sgd(groups, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
-    if fused:
-        return FusedAdam(groups, lr, betas, weight_decay=weight_decay, decoupled=decoupled)
-    return (torch.optim.AdamW if decoupled else torch.optim.Adam)(groups, lr, betas, weight_decay=weight_decay)
+        return FusedSGD(groups, lr, momentum, nesterov=nesterov, **decay)
+    return FusedAdam(groups, lr, betas, **decay)
 
 
 def parameter_groups(
@@ -97,7 +94,52 @@ def parameter_groups(
     return list(groups.values())
 
 
-class FusedAdam(torch.optim.Adam):
+class FusedSGD(Uncompiled, torch.optim.SGD):
+    """SGD with momentum by torch's fused kernel over prepared lists: torch's own numbers in a shorter step.
+
+    Decoupled, the decay shrinks the weights by lr · weight_decay before the step instead of adding to the gradient.
+    """
+
+    def __init__(
+        self, groups: list[Group], lr: float, momentum: float, *, weight_decay: float, nesterov: bool, decoupled: bool
+    ) -> None:
+        super().__init__(groups, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, fused=True)
+        self._decoupled = decoupled
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Change the parameters that have a gradient."""
+        for group in self.param_groups:
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not parameters:
+                continue
+            decay = group["weight_decay"]
+            if self._decoupled and decay:
+                torch._foreach_mul_(parameters, 1.0 - group["lr"] * decay)
+            torch._fused_sgd_(
+                parameters,
+                [parameter.grad for parameter in parameters],
+                [self._speed(parameter) for parameter in parameters] if group["momentum"] else [],
+                lr=group["lr"],
+                momentum=group["momentum"],
+                nesterov=group["nesterov"],
+                weight_decay=0.0 if self._decoupled else decay,
+                dampening=0.0,
+                maximize=False,
+                is_first_step=False,  # a speed of zero, times the momentum, plus the gradient is the gradient
+            )
+
+    # torch wraps a step that does not say so in a profiler's record and two hook calls, 0.07 ms each time.
+    step.hooked = True  # type: ignore[attr-defined]
+
+    def _speed(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        return state["momentum_buffer"]
+
+
+class FusedAdam(Uncompiled, torch.optim.Adam):
     """Adam (Kingma and Ba 2015, arXiv:1412.6980) or, decoupled, AdamW, by torch's fused kernel over prepared lists.
 
     torch's own `step` groups and counts the parameters anew each time: 0.12 ms against 0.02 ms for the ten tensors of
@@ -151,20 +193,3 @@ class FusedAdam(torch.optim.Adam):
         state["exp_avg"] = torch.zeros_like(parameter)
         state["exp_avg_sq"] = torch.zeros_like(parameter)
         return state
-
-
-class DecoupledSGD(torch.optim.SGD):
-    """SGD whose weight decay shrinks the weights by lr · weight_decay instead of adding to the gradient."""
-
-    def step(self, closure: Any = None) -> Any:
-        """Shrink, then step as SGD without weight decay."""
-        for group in self.param_groups:
-            with torch.no_grad():
-                torch._foreach_mul_(group["params"], 1.0 - group["lr"] * group["weight_decay"])
-            group["weight_decay"], decay = 0.0, group["weight_decay"]
-            group["decay"] = decay
-        try:
-            return super().step(closure)
-        finally:
-            for group in self.param_groups:
-                group["weight_decay"] = group.pop("decay")
