@@ -4,7 +4,7 @@
 
 Each run is a process of its own: `striate train` of a recipe on its first pictures. OpenMP's threads spin for a while
 where OMP_WAIT_POLICY is not set; the command sets PASSIVE then, and here is also run without. The neighbour is a
-Python process that does nothing but loop. The four kinds take turns; pictures per second, training alone, as the run says.
+Python process that loops. The four kinds take turns; pictures per second of training alone, as the run says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import tempfile
 from pathlib import Path
 
 from common import spread
-
 
 # What `striate` does but for the setting.
 COMMAND = "import sys; from striate.cli.main import run; sys.exit(run(sys.argv[1:]))"
