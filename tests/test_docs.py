@@ -21,9 +21,10 @@ from striate.errors import StriateError
 from striate.models import list_models
 from striate.settings import verbs
 from striate.settings.base import build as build_settings
-from striate.settings.layers import from_text, resolve_train
+from striate.settings.layers import resolve_train
 from striate.settings.recipes import list_recipes, load_recipe
 from striate.settings.train import TrainSettings
+from striate.settings.values import from_text
 
 ROOT = Path(__file__).parents[1]
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"

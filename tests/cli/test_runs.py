@@ -387,7 +387,7 @@ def test_many_pictures_are_asked_in_blocks(
     names = [save(picture, f"{number}.png") for number, picture in enumerate(digit_pictures[0])]
     Path("2.png").write_bytes(b"")
     whole = json.loads(striate("predict", str(digits_run), *names, "--json").out)["results"]
-    monkeypatch.setattr("striate.cli.predict.BLOCK", 2)
+    monkeypatch.setattr("striate.predictor.predictor.BATCH_PICTURES", 2)
     blocks = json.loads(striate("predict", str(digits_run), *names, "--json").out)["results"]
     assert [result["source"] for result in whole] == names
     assert [(result["source"], result.get("label")) for result in blocks] == [

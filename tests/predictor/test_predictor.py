@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,25 @@ def test_files_are_decoded_side_by_side_and_answered_in_order(tmp_path: Path) ->
         Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"{number}.png")
     answers = predictor.predict([tmp_path / f"{number}.png" for number in range(6)])
     assert [int(answer.seen[0, 0, 0]) for answer in answers] == list(range(6))
+
+
+def test_pictures_are_taken_and_answered_as_they_come(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than two batches are taken ahead of the answers, and none after the asker has left."""
+    monkeypatch.setattr("striate.predictor.predictor.BATCH_PICTURES", 4)
+    taken = []
+
+    def coming() -> Iterator[np.ndarray]:
+        for number in range(1000):
+            taken.append(number)
+            yield DIGITS.images[number]
+
+    answers = predictor.answers(coming())
+    for number in range(30):
+        assert np.array_equal(next(answers).seen, DIGITS.images[number])
+        assert len(taken) <= number + 8
+    answers.close()
+    assert len(taken) <= 38
+    assert [answer.source for answer in predictor.answers(iter(DIGITS.images[:9]))][8] == "picture 8"
 
 
 def test_bf16_is_refused_where_it_would_be_emulated(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:

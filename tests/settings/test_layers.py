@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.errors import UsageError
-from striate.settings.layers import environment_layers, from_text, parse_options, resolve_train
+from striate.settings.layers import resolve_train
 from striate.settings.recipes import load_recipe
 from striate.settings.train import TrainSettings
+from striate.settings.values import environment_layers, from_text, parse_options
 from striate.settings.verbs import FROM_ENVIRONMENT, EvalSettings
 
 FIELDS = {

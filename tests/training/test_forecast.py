@@ -19,7 +19,7 @@ from striate.errors import DataError, Interrupted, UsageError
 from striate.runs.journal import EpochResult, read_results, read_steps
 from striate.runs.tensors import read_tensors
 from striate.settings.layers import resolve_train
-from striate.settings.train import parse_time
+from striate.settings.values import parse_time
 from striate.training.forecast import FILE, Pace, fix_length, guess_pause, restore_length, steps_within, whole_seconds
 from striate.training.job import Job
 from striate.training.schedule import UNKNOWN, rate

@@ -13,7 +13,7 @@ from striate.cli.flags import argument, given_values, make_command, settings_fla
 from striate.cli.output import cell_width, hint, printable, say, say_json
 from striate.errors import UsageError
 from striate.settings.base import build
-from striate.settings.layers import from_text
+from striate.settings.values import from_text
 from striate.settings.verbs import CheckSettings
 
 if TYPE_CHECKING:

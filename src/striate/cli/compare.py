@@ -12,7 +12,7 @@ from striate.cli.output import heading, hint, interval, percent, printable, say,
 from striate.cli.pictures import Source, from_data_set, own_net
 from striate.errors import DataError, UsageError
 from striate.settings.base import build
-from striate.settings.layers import environment_layers, from_text
+from striate.settings.values import environment_layers, from_text
 from striate.settings.verbs import FROM_ENVIRONMENT, CompareSettings, refuse_idle
 
 FORMAT = 1

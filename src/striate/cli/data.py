@@ -14,7 +14,7 @@ from striate.cli.flags import CONTEXT, argument, given_values, make_command, set
 from striate.cli.group import LazyGroup, Verbs
 from striate.cli.output import hint, printable, say, say_json, say_table
 from striate.settings.base import build
-from striate.settings.layers import environment_layers, from_text
+from striate.settings.values import environment_layers, from_text
 from striate.settings.verbs import (
     FROM_ENVIRONMENT,
     DataAddSettings,

@@ -8,7 +8,7 @@ from typing import Any
 from striate.cli.flags import argument, given_values, make_command, settings_flags
 from striate.cli.output import heading, interval, percent, say, say_json, say_table
 from striate.settings.base import build
-from striate.settings.layers import environment_layers, from_text
+from striate.settings.values import environment_layers, from_text
 from striate.settings.verbs import FROM_ENVIRONMENT, EvalSettings
 
 

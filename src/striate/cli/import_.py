@@ -8,7 +8,7 @@ from typing import Any
 from striate.cli.flags import argument, given_values, make_command, settings_flags
 from striate.cli.output import COMMAND_LINE, hint, printable, say
 from striate.settings.base import build
-from striate.settings.layers import from_text
+from striate.settings.values import from_text
 from striate.settings.verbs import ImportSettings
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from striate.cli.flags import argument, given_values, make_command, settings_flags
 from striate.cli.output import heading, say, say_json, say_table
 from striate.settings.base import build
-from striate.settings.layers import from_text
+from striate.settings.values import from_text
 from striate.settings.verbs import ModelsSettings, refuse_idle
 
 

@@ -14,15 +14,15 @@ from striate.cli.output import hint, percent, printable, say_csv, say_json, say_
 from striate.cli.pictures import Source, from_data_set, from_paths, own_net
 from striate.errors import UsageError
 from striate.settings.base import build
-from striate.settings.layers import environment_layers, from_text
+from striate.settings.values import environment_layers, from_text
 from striate.settings.verbs import FROM_ENVIRONMENT, PredictSettings, refuse_idle
 
 FORMAT = 1
 SOME_FAILED = 3
-BLOCK = 500  # pictures asked at a time
 MOST_DRAWN = 400  # pictures on a sheet: more could not be told apart
 
 Drawn = tuple[Source, Any]  # a picture and its Answer
+Results = list[dict[str, Any]]
 
 
 def _predict(run: str, pictures: list[str] | None, **flags: Any) -> None:
@@ -52,51 +52,57 @@ def _predict(run: str, pictures: list[str] | None, **flags: Any) -> None:
     sources = from_paths(pictures or [])
     if settings.data is not None:
         sources += from_data_set(settings, [run])
-    results, to_draw = ask(predictor, sources, settings)
+    results, to_draw, failed = ask(predictor, sources, settings)
     if settings.as_json:
         say_json({"format": FORMAT, "model": predictor.name, "classes": list(predictor.classes), "results": results})
-    elif settings.as_csv:
-        say_rows(results)
-    elif not settings.as_jsonl:
+    elif not machine:
         say_answers(sources, results, settings.top)
-    _name_the_bad(results, in_results=settings.as_json or settings.as_jsonl)
+    _name_the_bad(failed, len(sources), in_results=settings.as_json or settings.as_jsonl)
     if settings.plot is not None:
         draw(settings.plot, predictor.name, to_draw)
-    if any("error" in result for result in results):
+    if failed:
         raise typer.Exit(SOME_FAILED)
 
 
-def ask(
-    predictor: Any, sources: Sequence[Source], settings: PredictSettings
-) -> tuple[list[dict[str, Any]], list[Drawn]]:
-    """Return the results in order, and what a plot needs; --jsonl writes each result as soon as it is known.
+def ask(predictor: Any, sources: Sequence[Source], settings: PredictSettings) -> tuple[Results, list[Drawn], Results]:
+    """Return the results in order, what a plot needs, and the results that are errors.
 
-    A block at a time, so that a folder of any size needs the memory of one block's pictures.
+    --jsonl and --csv write each result as soon as it is known, and it is not kept: any number of pictures can be asked.
     """
-    results: list[dict[str, Any]] = []
+    if settings.as_csv:
+        say_csv(("source", "label", "probability", "error"))
+    results: Results = []
+    failed: Results = []
     to_draw: list[Drawn] = []
-    for start in range(0, len(sources), BLOCK):
-        block = sources[start : start + BLOCK]
-        answers = predictor.predict([source.content for source in block])
-        seen = [answer.seen for answer in answers if answer.error is None]
-        if settings.precision != "fp32" and start == 0 and seen:
-            hint(predictor.change_against_fp32(seen))
-        for source, answer in zip(block, answers, strict=True):
-            results.append({**answer.to_json(), "source": source.name})
-            if settings.as_jsonl:
-                say_json(results[-1], one_line=True)
-            if settings.plot is not None and answer.error is None and len(to_draw) < MOST_DRAWN:
-                to_draw.append((source, answer))
-    return results, to_draw
+    first: list[Any] = []  # pictures that bf16 is compared on
+    compared = settings.precision == "fp32"
+    answers = predictor.answers(source.content for source in sources)
+    for number, (source, answer) in enumerate(zip(sources, answers, strict=True), 1):
+        result = {**answer.to_json(), "source": source.name}
+        if answer.error is not None:
+            failed.append(result)
+        elif not compared:
+            first.append(answer.seen)
+        if not compared and number == min(len(sources), predictor.batch_pictures):
+            compared = True
+            if first:
+                hint(predictor.change_against_fp32(first))
+        if settings.as_jsonl:
+            say_json(result, one_line=True)
+        elif settings.as_csv:
+            say_row(result)
+        else:
+            results.append(result)
+        if settings.plot is not None and answer.error is None and len(to_draw) < MOST_DRAWN:
+            to_draw.append((source, answer))
+    return results, to_draw, failed
 
 
-def say_rows(results: Sequence[dict[str, Any]]) -> None:
-    """Write results as CSV: source, label, probability, error."""
-    say_csv(("source", "label", "probability", "error"))
-    for result in results:
-        failed = result.get("error")
-        answer = ("", "", failed["cause"]) if failed else (result["label"], f"{result['probability']:.6f}", "")
-        say_csv((result["source"], *answer))
+def say_row(result: dict[str, Any]) -> None:
+    """Write a result as a row of CSV: source, label, probability, error."""
+    error = result.get("error")
+    answer = ("", "", error["cause"]) if error else (result["label"], f"{result['probability']:.6f}", "")
+    say_csv((result["source"], *answer))
 
 
 def say_answers(sources: Sequence[Source], results: Sequence[dict[str, Any]], top: int) -> None:
@@ -134,13 +140,12 @@ def draw(path: Path, name: str, drawn: Sequence[Drawn]) -> None:
     hint(f"drawn: {printable(str(path))}")
 
 
-def _name_the_bad(results: Sequence[dict[str, Any]], *, in_results: bool) -> None:
-    bad = [result for result in results if "error" in result]
-    for result in bad if not in_results else ():
+def _name_the_bad(failed: Results, asked: int, *, in_results: bool) -> None:
+    for result in failed if not in_results else ():
         fix = f"; {result['error']['fix']}" if result["error"].get("fix") else ""
         hint(f"error: {printable(result['source'])}: {printable(result['error']['cause'] + fix)}")
-    if bad:
-        hint(f"{len(bad)} of {len(results)} pictures could not be read")
+    if failed:
+        hint(f"{len(failed)} of {asked} pictures could not be read")
 
 
 predict = make_command(

@@ -12,8 +12,9 @@ from striate.cli.flags import argument, given_values, make_command, option, sett
 from striate.cli.output import COMMAND_LINE, say_table
 from striate.errors import UsageError, unknown_name
 from striate.settings.base import build
-from striate.settings.layers import environment_layers, from_text, resolve_train
+from striate.settings.layers import resolve_train
 from striate.settings.train import TrainSettings
+from striate.settings.values import environment_layers, from_text
 from striate.settings.verbs import FROM_ENVIRONMENT, ResumeSettings
 
 # The first field of each section of the help.

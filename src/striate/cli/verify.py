@@ -9,7 +9,7 @@ from striate.cli.flags import argument, given_values, make_command, settings_fla
 from striate.cli.output import say_json, say_table
 from striate.errors import VerificationError
 from striate.settings.base import build
-from striate.settings.layers import environment_layers, from_text
+from striate.settings.values import environment_layers, from_text
 from striate.settings.verbs import FROM_ENVIRONMENT, VerifySettings
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from striate.predictor.nets import OwnNet
 
 Logits = NDArray[np.float32]
+_Reading = tuple[Images, tuple[str, ...]]  # a picture at the net's size, and what was done to it
+_Batch = tuple[Sequence[str], Iterator["_Reading | DataError"]]  # the pictures' names, and the readings as they come
 
 # A batch large enough to fill the cores, and small enough for its maps to stay near the cache: at 500 pictures of
 # 32 × 32 convolutional nets are a fifth to a third slower, at 25 a tenth to a fifth (benchmarks/answers.py --sizes).
@@ -164,20 +167,31 @@ class Predictor:
 
     def predict_many(self, sources: Sequence[Any]) -> list[Answer]:
         """Answer for a list of pictures, in order; see `predict`."""
-        answers: list[Answer] = []
-        batch = self.batch_pictures
-        # Pillow lets other threads work while it decodes and scales.
-        with ThreadPoolExecutor(self.backend.threads) as pool:
-            for start in range(0, len(sources), batch):
-                answers += self._predict_batch(sources[start : start + batch], start, pool)
-        return answers
+        return list(self.answers(sources))
 
-    def _predict_batch(self, sources: Sequence[Any], first: int, pool: ThreadPoolExecutor) -> list[Answer]:
-        names = [source_name(source, first + position) for position, source in enumerate(sources)]
-        # A PIL image or a stream may stand in the list twice, and no two threads may read one at once.
-        independent = all(isinstance(source, (str, Path, bytes, np.ndarray)) for source in sources)
-        readings = list((pool.map if independent else map)(self._read, sources))
-        answers: list[Answer | None] = [None] * len(sources)
+    def answers(self, sources: Iterable[Any]) -> Iterator[Answer]:
+        """Answer for pictures as they come, in order; see `predict`.
+
+        The next batch is read by several threads while one is asked. However many pictures there are, two batches of
+        them at the net's size are held in memory.
+        """
+        coming, asked = iter(sources), 0
+        pool = ThreadPoolExecutor(self.backend.threads)  # Pillow lets other threads work while it decodes and scales
+        try:
+            before: _Batch = ([], iter(()))
+            while batch := list(itertools.islice(coming, self.batch_pictures)):
+                names = [source_name(source, number) for number, source in enumerate(batch, asked)]
+                # A PIL image or a stream may stand in the list twice, and no two threads may read one at once.
+                independent = all(isinstance(source, (str, Path, bytes, np.ndarray)) for source in batch)
+                after = names, (pool.map if independent else map)(self._read, batch)
+                yield from self._answer(*before)
+                before, asked = after, asked + len(batch)
+            yield from self._answer(*before)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _answer(self, names: Sequence[str], readings: Iterator[_Reading | DataError]) -> list[Answer]:
+        answers: list[Answer | None] = [None] * len(names)
         readable = []
         for position, reading in enumerate(readings):
             if isinstance(reading, DataError):
@@ -192,7 +206,7 @@ class Predictor:
                 answers[position] = self.answer(names[position], int(scores.argmax()), row, notes, picture)
         return [answer for answer in answers if answer is not None]
 
-    def _read(self, source: Any) -> tuple[Images, tuple[str, ...]] | DataError:
+    def _read(self, source: Any) -> _Reading | DataError:
         """Return a picture uint8 (H, W, C) at the net's size with what was done to it, or why it cannot be read."""
         notes: list[str] = []
         try:

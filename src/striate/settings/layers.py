@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from striate.errors import UsageError
-from striate.settings.base import Layer, Settings, build, check_names
+from striate.settings.base import Layer, build, check_names
 from striate.settings.recipes import choose_recipe, is_place, load_recipe, read_config
 from striate.settings.train import EFFECTS, TrainSettings
-
-# STRIATE_DATA is the folder of the data sets: the look-up reads it itself, so that no run records a machine's path.
-_NO_VARIABLE = ("data", "data_root")
+from striate.settings.values import environment_layers, from_text
 
 
 def resolve_train(
@@ -62,68 +59,6 @@ def resolve_train(
         ]
         settings, origins = build(TrainSettings, kept)
     return settings, origins, name
-
-
-def environment_layers(
-    model: type[Settings], environ: Mapping[str, str], only: Collection[str] | None = None
-) -> list[Layer]:
-    """Return one layer for each STRIATE_ variable that names a setting; an empty variable counts as not set.
-
-    `only` limits the settings that the environment may set.
-    """
-    layers: list[Layer] = []
-    for field in model.model_fields if only is None else (name for name in model.model_fields if name in only):
-        variable = f"STRIATE_{field.upper()}"
-        if field not in _NO_VARIABLE and environ.get(variable):
-            layers.append((f"environment {variable}", from_text(model, {field: environ[variable]})))
-    return layers
-
-
-def from_text(model: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn what only text can say into values: `none` for a setting that may be absent, and `name=value` options.
-
-    Values that are no text pass unchanged. Raises UsageError for an option that is not `name=value`.
-    """
-    read: dict[str, Any] = {}
-    for name, value in values.items():
-        annotation = model.model_fields[name].annotation
-        if isinstance(value, str) and value.lower() == "none" and _may_be_none(annotation):
-            value = None
-        elif get_origin(annotation) is dict and isinstance(value, (str, list, tuple)):
-            value = parse_options(value.split(";") if isinstance(value, str) else value)
-        elif isinstance(value, str) and Path in (annotation, *get_args(annotation)):
-            value = Path(value)  # here, because pydantic refuses a file name that is not UTF-8
-        read[name] = value
-    return read
-
-
-def parse_options(texts: list[str] | tuple[str, ...]) -> dict[str, Any]:
-    """Read `name=value` texts as a dict; values become numbers, booleans, None, lists (`4096,4096`) or stay text."""
-    options: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise UsageError(f"{text!r} is not an option of a net", "an option is name=value", "write activation=relu")
-        options[name.strip().replace("-", "_")] = _plain_value(value.strip())
-    return options
-
-
-def _plain_value(text: str) -> Any:
-    if "," in text:
-        return [_plain_value(part.strip()) for part in text.split(",") if part.strip()]
-    named = {"true": True, "yes": True, "false": False, "no": False}
-    if text.lower() in named:
-        return named[text.lower()]
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _may_be_none(annotation: Any) -> bool:
-    return get_origin(annotation) in (Union, types.UnionType) and type(None) in get_args(annotation)
 
 
 def _default(name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from striate.settings.base import Settings
+from striate.settings.values import parse_range, parse_time, read_numbers, read_size
 
 
 class TrainSettings(Settings):
@@ -179,48 +180,6 @@ class TrainSettings(Settings):
         if self.weight_decay_mode == "auto":
             return self.optimizer == "adamw"
         return self.weight_decay_mode == "decoupled"
-
-
-def read_size(value: Any) -> Any:
-    """Read a picture's size: 96 or 96x128 as (height, width). Raises ValueError."""
-    if isinstance(value, int):
-        value = (value, value)
-    elif isinstance(value, str):
-        parts = value.lower().split("x")
-        value = (parts[0], parts[-1])
-        if len(parts) > 2 or not all(part.strip().isdigit() for part in parts):
-            raise ValueError("a size is written 96 or 96x128")
-    if value is not None and not all(1 <= int(side) <= 4096 for side in value):
-        raise ValueError("a side must be 1 to 4096 pixels")
-    return value
-
-
-def read_numbers(value: Any) -> Any:
-    """Read one number, or several as `0.5,0.5,0.5`, as a tuple."""
-    if isinstance(value, str):
-        return tuple(part for part in value.replace(" ", "").split(",") if part)
-    if isinstance(value, (int, float)):
-        return (value,)
-    return value
-
-
-def parse_time(text: str) -> float:
-    """Read `90s`, `10m` or `1.5h` as seconds. Raises ValueError."""
-    number, unit = text.strip()[:-1], text.strip()[-1:]
-    if unit not in ("s", "m", "h") or not number.replace(".", "", 1).isdigit() or not float(number) > 0:
-        raise ValueError("a time is written 90s, 10m or 1.5h")
-    return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
-
-
-def parse_range(text: str) -> slice:
-    """Read `first:end`, `:end` or `first:` as a slice of whole numbers from 0. Raises ValueError."""
-    first, colon, end = text.partition(":")
-    if not colon or any(part and not part.strip().isdigit() for part in (first, end)):
-        raise ValueError("a range is written first:end, such as 0:20000 or :5000")
-    chosen = slice(int(first) if first else 0, int(end) if end else None)
-    if chosen.stop is not None and chosen.stop <= chosen.start:
-        raise ValueError(f"the range {text} is empty")
-    return chosen
 
 
 # A setting that does nothing beside others: (name, the rule it needs, does it have an effect?)

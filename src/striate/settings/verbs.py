@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from striate.errors import UsageError
 from striate.settings.base import Settings
-from striate.settings.train import parse_range, read_numbers, read_size
+from striate.settings.values import parse_range, read_numbers, read_size
 
 
 def _digest(value: str) -> str:

@@ -12,8 +12,8 @@ from striate.data.records import few
 from striate.errors import UsageError
 from striate.runs.folder import RunFolder
 from striate.settings.base import build, check_names
-from striate.settings.layers import from_text
 from striate.settings.train import EFFECTS, TrainSettings
+from striate.settings.values import from_text
 
 FILE = "changes.json"
 # Where things lie and how often is saved: no number of the run depends on these.

@@ -27,7 +27,8 @@ from striate.runs.folder import RunFolder
 from striate.runs.journal import EpochResult, Journal, StepRow
 from striate.runs.model_file import ModelCard, write_card
 from striate.runs.tensors import read_tensors, write_tensors
-from striate.settings.train import TrainSettings, parse_time
+from striate.settings.train import TrainSettings
+from striate.settings.values import parse_time
 from striate.training.forecast import (
     MEASURED_SHARE,
     Pace,

@@ -19,7 +19,8 @@ from striate.data.sources import looks_like_pictures
 from striate.data.split import Split, make_split
 from striate.device import available_threads
 from striate.errors import DataError, UsageError
-from striate.settings.train import TrainSettings, parse_range
+from striate.settings.train import TrainSettings
+from striate.settings.values import parse_range
 
 Report = Callable[[str], None]
 UNEVEN = 2
