@@ -213,7 +213,7 @@ def cell(net: nn.Module, picture: Batch, layer: str, channel: int, y: int, x: in
 
 
 def receptive_field(net: nn.Module, input_shape: tuple[int, ...], layer: str, place: tuple[int, ...]) -> Field | None:
-    """Return the box of pixels that one number of a layer's output hangs on; None where it hangs on none.
+    """Return the box of pixels that one number (channel, y, x) of a layer's output hangs on; None where it is none.
 
     Found by trial: pixels that are not numbers make every number that hangs on them one, whatever joins them, so the
     box is right for branches, skips and functions too. Each edge is halved in on, all four in one batch.
@@ -223,7 +223,7 @@ def receptive_field(net: nn.Module, input_shape: tuple[int, ...], layer: str, pl
 
     def see(name: str, module: nn.Module, arguments: Any, output: Any) -> None:
         if name == layer:
-            caught.append(output[(slice(None), *place)].isnan())
+            caught.append(output[(slice(None), *place[: output.dim() - 1])].isnan())
 
     def reached(boxes: Sequence[Field]) -> list[bool]:
         """Say for each box of pixels whether the cell hangs on one of them."""

@@ -75,8 +75,7 @@ def watched(net: nn.Module, see: See) -> Iterator[None]:
 
 def as_input(net: nn.Module, batch: Batch) -> Tensor:
     """Return a batch (N, C, H, W) as floats where the net's weights are. Raises UsageError for another shape."""
-    tensor = torch.as_tensor(batch)
-    tensor = tensor.clone() if tensor.is_inference() else tensor  # such a tensor takes no gradient
+    tensor = torch.as_tensor(batch).clone()  # a net may work in place
     if tensor.dim() != 4 or not len(tensor):
         raise UsageError(f"a batch has shape {tuple(tensor.shape)}", "it has to be (pictures, channels, height, width)")
     first = next(iter(net.parameters()), None)
@@ -96,7 +95,7 @@ def as_targets(targets: Targets, count: int, device: torch.device) -> Tensor:
 
 def scores(net: nn.Module, batch: Tensor, targets: Tensor) -> Tensor:
     """Return the logit of each picture's own target, (N,). Raises UsageError for a class the net does not have."""
-    logits = net(batch)  # (N, K)
+    logits = net(batch.clone())  # (N, K); the first layer may work in place
     least, most = int(targets.min()), int(targets.max())
     if least < 0 or most >= logits.shape[1]:
         wrong = least if least < 0 else most
