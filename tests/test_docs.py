@@ -21,6 +21,7 @@ from striate.errors import StriateError
 from striate.models import list_models
 from striate.settings import verbs
 from striate.settings.base import build as build_settings
+from striate.settings.explain import ExplainSettings
 from striate.settings.layers import resolve_train
 from striate.settings.recipes import list_recipes, load_recipe
 from striate.settings.train import TrainSettings
@@ -41,6 +42,7 @@ SETTINGS_OF = {
     "verify": verbs.VerifySettings,
     "predict": verbs.PredictSettings,
     "compare": verbs.CompareSettings,
+    "explain": ExplainSettings,
     "import": verbs.ImportSettings,
     "check": verbs.CheckSettings,
     "cache ls": verbs.CacheListSettings,

@@ -26,6 +26,7 @@ COMMANDS: tuple[tuple[str, list[str], int], ...] = (
     ("verify", ["one"], 0),
     ("eval", ["one"], 0),
     ("predict", ["one", *PICTURES, "--plot", "answers.png"], 0),
+    ("explain", ["one", *PICTURES, "--exciting", "conv1:0"], 0),
     ("compare", ["one", "two", "--data", "digits", "--split", "train", "--index", "1"], 0),
     ("import", ["one/weights/best.safetensors", "--model", "three-conv", "--input-size", "8", "--out", "three"], 0),
     ("models", [], 0),

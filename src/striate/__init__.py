@@ -32,7 +32,10 @@ _PUBLIC = {
     "StriateError": "striate.errors",
 }
 
-__all__ = sorted([*_PUBLIC, "__version__"])
+# rooms that are verbs too: `striate.explain(run, picture)` beside `striate.explain.cam`
+_ROOMS = ("explain",)
+
+__all__ = sorted([*_PUBLIC, *_ROOMS, "__version__"])
 
 if TYPE_CHECKING:
     from striate.api import Run as Run
@@ -55,6 +58,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(module), own_name or name)
         globals()[name] = value
         return value
+    if name in _ROOMS:
+        return importlib.import_module(f"striate.{name}")
     raise AttributeError(f"module 'striate' has no attribute {name!r}")
 
 

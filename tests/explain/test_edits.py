@@ -20,6 +20,7 @@ def brightness(images: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(28, 28, 1), (8, 8, 1), (33, 20, 3), (1, 5, 4), (224, 150, 3)])
 def test_at_strength_zero_the_picture_is_the_very_same(shape: tuple[int, ...]) -> None:
     picture = RANDOM.integers(0, 256, shape).astype(np.uint8)
+    picture.flags.writeable = False  # as a decoded picture is
     curves = edit_curves(brightness, picture, EDITS, fill=100)
     assert [curve.edit for curve in curves] == ["shift right", "shift down", "rotate", "flip", "scale", "erase"]
     for curve in curves:

@@ -16,7 +16,7 @@ from striate.errors import UsageError
 from striate.explain.exciting import exciting_pictures, most_exciting
 from striate.explain.features import feature_maps
 from striate.models import create_model
-from striate.predictor.predictor import Predictor
+from striate.predictor.torch_backend import predictor_of
 
 
 @pytest.mark.parametrize("size", [1, 4, 50])
@@ -58,7 +58,7 @@ def test_units_have_one_place_and_fields_are_the_pixels_behind_it() -> None:
     digits = load_named("digits").train
     torch.manual_seed(0)
     net = create_model("three-conv", 10, 1, 8)
-    predictor = Predictor(net, Preprocess((8, 8), "stretch", 1, (77.9,), (95.9,)), digits.classes)
+    predictor = predictor_of(net, Preprocess((8, 8), "stretch", 1, (77.9,), (95.9,)), digits.classes)
     layers = [name for name, module in net.named_modules() if isinstance(module, nn.Linear)]
     units = exciting_pictures(predictor, digits.images[:40], layers[0], [0], 2)
     assert all(one.place == (0, 0) for one in units[0])

@@ -23,6 +23,7 @@ VERBS: Verbs = {
     "verify": ("striate.cli.verify:verify", "Check a run's files, and train its first steps again"),
     "eval": ("striate.cli.evaluate:evaluate", "Count what a run gets right, every picture once"),
     "predict": ("striate.cli.predict:predict", "Ask a run what pictures show"),
+    "explain": ("striate.cli.explain:explain", "Show what a run's net looks at in a picture"),
     "compare": ("striate.cli.compare:compare", "Set runs side by side"),
     "import": ("striate.cli.import_:import_weights", "Make a run of weights that another program saved"),
     "models": ("striate.cli.models:models", "List the nets, or the layers of one"),

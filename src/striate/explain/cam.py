@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def class_maps(
     Sources: Grad-CAM, Selvaraju et al. 2017, arXiv:1610.02391; LayerCAM, Jiang et al. 2021, IEEE TIP 30.
     """
     raw = torch.from_numpy(raw_class_maps(net, batch, targets, layer, method)).clamp_min(0)[:, None]  # (N, 1, h, w)
-    size = tuple(torch.as_tensor(batch).shape[2:])
+    size = tuple(batch.shape[2:])
     large = functional.interpolate(raw, size, mode="bilinear", align_corners=False)[:, 0]  # (N, H, W)
     greatest = large.amax((1, 2), keepdim=True)
     return torch.where(greatest > 0, large / greatest.clamp_min(torch.finfo(large.dtype).tiny), 0.0).numpy()
@@ -70,16 +71,22 @@ def raw_class_maps(
     return np.concatenate(parts)
 
 
-def default_layer(net: nn.Module, layers: list[Layer]) -> str:
+def default_layer(net: nn.Module, layers: Sequence[Layer]) -> str:
     """Return the last layer with a map larger than 1×1. Raises UsageError where a net has none."""
-    for layer in reversed(layers):
-        if layer.has_maps and max(layer.shape[1:]) > 1:
-            return layer.name
-    raise UsageError(
-        f"{type(net).__name__} has no layer with a map",
-        "a class activation map shows the places of a feature map, and this net's layers return single numbers",
-        "use occlusion or integrated gradients, which need no maps",
-    )
+    name = last_layer_with_maps(layers)
+    if name is None:
+        raise UsageError(
+            f"{type(net).__name__} has no layer with a map",
+            "a class activation map shows the places of a feature map, and this net's layers return single numbers",
+            "use occlusion or integrated gradients, which need no maps",
+        )
+    return name
+
+
+def last_layer_with_maps(layers: Sequence[Layer]) -> str | None:
+    """Return the last layer with a map larger than 1×1, or None."""
+    large = [layer.name for layer in layers if layer.has_maps and max(layer.shape[1:]) > 1]
+    return large[-1] if large else None
 
 
 def _maps_and_slopes(net: nn.Module, pictures: Tensor, targets: Tensor, layer: str) -> tuple[Tensor, Tensor]:

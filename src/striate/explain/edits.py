@@ -76,7 +76,7 @@ def turned(picture: Images, degrees: float = 0.0, factor: float = 1.0) -> Images
     cosine, sine = math.cos(angle) / factor, math.sin(angle) / factor
     # From a pixel of the result to its place in the source, both on axes from −1 to 1.
     places = torch.tensor([[[cosine, -sine * height / width, 0], [sine * width / height, cosine, 0]]])
-    planes = torch.from_numpy(picture).permute(2, 0, 1)[None].float()  # (1, C, H, W)
+    planes = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None]  # (1, C, H, W)
     grid = functional.affine_grid(places, [1, 1, height, width], align_corners=False)
     sampled = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return sampled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()

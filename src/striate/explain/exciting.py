@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from striate.data.dataset import Images
 from striate.errors import UsageError
 from striate.explain.features import Field, check_layer, list_layers, receptive_field
-from striate.explain.looking import Batch, as_input, at_rest, watched
+from striate.explain.looking import Batch, as_input, at_rest, net_batches, watched
 from striate.predictor.predictor import Predictor
 
 
@@ -87,7 +87,7 @@ def exciting_pictures(
     count: int = 9,
 ) -> dict[int, list[Excited]]:
     """Return what `most_exciting` does, with fields, for uint8 pictures (N, H, W, C) at the net's size."""
-    found = most_exciting(predictor.net, normalised(predictor, images), layer, channels, count)
+    found = most_exciting(predictor.net, net_batches(predictor, images), layer, channels, count)
     height, width = predictor.preprocess.size
     shape = (predictor.preprocess.channels, height, width)
     fields: dict[tuple[int, int], Field | None] = {}
@@ -100,14 +100,6 @@ def exciting_pictures(
             told.append(Excited(one.picture, one.value, one.place, fields[one.place]))
         with_fields[channel] = told
     return with_fields
-
-
-def normalised(predictor: Predictor, images: Images) -> Iterator[Tensor]:
-    """Yield uint8 pictures (N, H, W, C) at the net's size as the batches (B, C, H, W) that its net gets."""
-    size = predictor.batch_pictures
-    for start in range(0, len(images), size):
-        batch = torch.from_numpy(images[start : start + size]).to(predictor.device)
-        yield predictor.preprocess.normalise(batch, predictor.plan.channels_last)
 
 
 def _check_channels(layer: str, channels: Sequence[int] | None, number: int) -> list[int]:

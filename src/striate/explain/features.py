@@ -187,7 +187,7 @@ def cell(net: nn.Module, picture: Batch, layer: str, channel: int, y: int, x: in
     `layer` as `list_layers` names it, `channel, y, x` its place in the map; for a linear layer the unit, 0, 0. Raises
     UsageError for a layer or place that is not there.
     """
-    pictures = as_input(net, torch.as_tensor(picture)[None])
+    pictures = as_input(net, picture[None])
     check_layer(net, list_layers(net, pictures), layer)
     caught: list[tuple[nn.Module, Tensor, Tensor]] = []
 

@@ -13,8 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from striate.data.dataset import Images
 from striate.errors import UsageError
 from striate.models.dry_run import set_mode, undisturbed
+from striate.predictor.predictor import Predictor
+from striate.predictor.torch_backend import TorchBackend
 
 Floats = NDArray[np.float32]
 Batch = Tensor | NDArray[Any]  # (N, C, H, W), normalised as the net gets them
@@ -75,13 +78,27 @@ def watched(net: nn.Module, see: See) -> Iterator[None]:
 
 def as_input(net: nn.Module, batch: Batch) -> Tensor:
     """Return a batch (N, C, H, W) as floats where the net's weights are. Raises UsageError for another shape."""
-    tensor = torch.as_tensor(batch).clone()  # a net may work in place
+    tensor = (batch if isinstance(batch, Tensor) else torch.tensor(batch)).clone()  # a net may work in place
     if tensor.dim() != 4 or not len(tensor):
         raise UsageError(f"a batch has shape {tuple(tensor.shape)}", "it has to be (pictures, channels, height, width)")
     first = next(iter(net.parameters()), None)
     if first is None:
         return tensor.float()
     return tensor.to(first.device, first.dtype if first.dtype.is_floating_point else torch.float32)
+
+
+def net_batches(predictor: Predictor, images: Images) -> Iterator[Tensor]:
+    """Yield uint8 pictures (N, H, W, C) at the net's size as the batches (B, C, H, W) that a predictor's net gets.
+
+    Raises UsageError for a predictor without a torch net.
+    """
+    device = next((parameter.device for parameter in predictor.net.parameters()), torch.device("cpu"))
+    assert isinstance(predictor.backend, TorchBackend)
+    channels_last = predictor.backend.plan.channels_last
+    size = predictor.batch_pictures
+    for start in range(0, len(images), size):
+        batch = torch.from_numpy(np.require(images[start : start + size], requirements=["C", "W"]))
+        yield predictor.preprocess.normalise(batch.to(device), channels_last)
 
 
 def as_targets(targets: Targets, count: int, device: torch.device) -> Tensor:
