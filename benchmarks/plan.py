@@ -1,10 +1,10 @@
-"""Is the plan ever slower than plain fp32? Every net of the registry under its plan and under torch's defaults.
+"""Is the plan ever slower than plain fp32? The nets of the registry under their plan and under torch's defaults.
 
     python benchmarks/plan.py [--rounds 5] [--batch 64] [--steps 8] [--only lenet5,airnet] [--precision auto]
 
-Each net trains on random pictures of its own size, or the smallest it takes where that is large, in turn as the plan
-says and in fp32 with torch's own layout, threads and kernels. One epoch of each goes before and is not counted. A ratio
-above 1 means that the plan is quicker.
+Of nets of one class only the smallest is tried, unless --only names others. Each trains on random pictures of its own
+size, or the smallest it takes where that is large, in turn as the plan says and in fp32 with torch's own layout,
+threads and kernels. One epoch of each goes before and is not counted. A ratio above 1 means that the plan is quicker.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from common import CPU, epoch_seconds, make_learner, small_input, spread
 from torch import nn
 
 from striate.device import Plan, available_threads, make_plan, processor_flags
-from striate.models.registry import create_model, list_models
+from striate.models.registry import create_model, list_families
 from striate.models.summary import summarise
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=8, help="steps an epoch")
-    parser.add_argument("--only", default=",".join(list_models()))
+    parser.add_argument("--only", default=",".join(family[0] for family in list_families()))
     parser.add_argument("--precision", default="auto")
     arguments = parser.parse_args()
     print("| net, input | plan | plain fp32 / plan |\n|---|---|---|")

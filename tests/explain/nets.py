@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
-import pytest
 import torch
+from tests.models.families import NAMES, build, small_shape
 from torch import Tensor, nn
 from torch.nn import functional
 
-from striate.models import create_model, list_models
-from striate.models.registry import native_shape
-
-#: More weights than this take seconds to draw.
-QUICK_WEIGHTS = 12_000_000
-SMALL: dict[str, dict[str, Any]] = {"alexnet": {"hidden": (16, 8)}, "airnet": {"widths": (8, 16, 16)}}
+REGISTRY = NAMES
 
 
 def shape_of(name: str) -> tuple[int, int, int]:
-    _, channels, (height, width) = native_shape(name)
+    _, channels, (height, width) = small_shape(name)
     return channels, height, width
-
-
-def is_quick(name: str) -> bool:
-    with torch.device("meta"):
-        net = create_model(name, 10, *shape_of(name)[:1], shape_of(name)[1:], **SMALL.get(name, {}))
-    weights = sum(parameter.numel() for parameter in net.parameters())
-    return weights * max(1, math.prod(shape_of(name)) // 50_000) <= QUICK_WEIGHTS
-
-
-REGISTRY = [name if is_quick(name) else pytest.param(name, marks=pytest.mark.slow) for name in list_models()]
 
 
 def registered(name: str) -> tuple[nn.Module, Tensor]:
     """Return a net of the registry in evaluation mode, and two pictures for it."""
-    torch.manual_seed(0)
     channels, height, width = shape_of(name)
-    net = create_model(name, 10, channels, (height, width), **SMALL.get(name, {}))
+    net = build(name, 10, channels, (height, width))
     generator = torch.Generator().manual_seed(1)
     # BatchNorm's first statistics would hide a mistake in the mode.
     with torch.no_grad():

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load, save
+from tests.models.families import HEAVY, LIGHT, NAMES, all_logits, build, small_options, small_shape
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from striate.errors import UsageError
-from striate.models import create_model, list_models, model_options
-from striate.models.registry import native_shape, option_choices
+from striate.models import create_model, model_options
+from striate.models.registry import option_choices
 from striate.models.summary import check_fits, summarise
-
-NAMES = list_models()
-#: Options that keep a large net small enough for a test; the default is tried once per net.
-SMALL: dict[str, dict[str, Any]] = {"alexnet": {"hidden": (16, 8)}, "airnet": {"widths": (8, 16, 16)}}
-
-
-def build(name: str, num_classes: int, in_channels: int, size: tuple[int, int], **options: Any) -> nn.Module:
-    torch.manual_seed(0)
-    return create_model(name, num_classes, in_channels, size, **{**SMALL.get(name, {}), **options})
 
 
 def least_side(name: str) -> int:
@@ -40,8 +31,8 @@ def least_side(name: str) -> int:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_native_size_gives_logits(name: str) -> None:
-    num_classes, channels, size = native_shape(name)
+def test_a_net_gives_logits(name: str) -> None:
+    num_classes, channels, size = small_shape(name)
     net = build(name, num_classes, channels, size).eval()
     with torch.no_grad():
         logits = net(torch.rand(3, channels, *size))
@@ -51,7 +42,7 @@ def test_native_size_gives_logits(name: str) -> None:
     assert not torch.allclose(logits.sum(1), torch.ones(3), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LIGHT)
 @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_odd_sizes_channels_and_classes(name: str, data: st.DataObject) -> None:
@@ -60,10 +51,21 @@ def test_odd_sizes_channels_and_classes(name: str, data: st.DataObject) -> None:
     channels = data.draw(st.integers(1, 5), label="channels")
     classes = data.draw(st.integers(1, 13), label="classes")
     batch = data.draw(st.integers(2, 4), label="batch")
+    trains_on(name, size, channels, classes, batch)
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_odd_sizes_channels_and_classes_of_a_large_net(name: str) -> None:
+    least = least_side(name)
+    trains_on(name, (least, least + 3), channels=1, classes=1, batch=3)
+    trains_on(name, (least + 6, least + 1), channels=5, classes=13, batch=2)
+
+
+def trains_on(name: str, size: tuple[int, int], channels: int, classes: int, batch: int) -> None:
     net = build(name, classes, channels, size).train()
-    logits = net(torch.randn(batch, channels, *size))
-    assert logits.shape == (batch, classes)
-    logits.square().sum().backward()
+    answers = all_logits(net, torch.randn(batch, channels, *size))
+    assert all(logits.shape == (batch, classes) for logits in answers)
+    sum(logits.square().sum() for logits in answers).backward()
     for parameter_name, parameter in net.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None, parameter_name
@@ -73,14 +75,14 @@ def test_odd_sizes_channels_and_classes(name: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_trainable_parameter_moves_the_output(name: str) -> None:
-    num_classes, channels, size = native_shape(name)
+    num_classes, channels, size = small_shape(name)
     net = build(name, num_classes, channels, size).train()
     for module in net.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     generator = torch.Generator().manual_seed(1)
-    logits = net(torch.randn(4, channels, *size, generator=generator))
-    (logits * torch.randn(logits.shape, generator=generator)).sum().backward()
+    answers = all_logits(net, torch.randn(4, channels, *size, generator=generator))
+    sum((logits * torch.randn(logits.shape, generator=generator)).sum() for logits in answers).backward()
     for parameter_name, parameter in net.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None), parameter_name
         if parameter.grad is not None:
@@ -89,7 +91,7 @@ def test_every_trainable_parameter_moves_the_output(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_is_deterministic_and_each_picture_stands_alone(name: str) -> None:
-    num_classes, channels, size = native_shape(name)
+    num_classes, channels, size = small_shape(name)
     net = build(name, num_classes, channels, size).eval()
     pictures = torch.rand(3, channels, *size)
     with torch.no_grad():
@@ -101,7 +103,7 @@ def test_evaluation_is_deterministic_and_each_picture_stands_alone(name: str) ->
 
 @pytest.mark.parametrize("name", NAMES)
 def test_channels_last_gives_the_same_answer(name: str) -> None:
-    num_classes, channels, size = native_shape(name)
+    num_classes, channels, size = small_shape(name)
     net = build(name, num_classes, channels, size).eval()
     pictures = torch.rand(2, channels, *size)
     with torch.no_grad():
@@ -112,13 +114,13 @@ def test_channels_last_gives_the_same_answer(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_state_dict_round_trips_through_safetensors(name: str) -> None:
-    num_classes, channels, size = native_shape(name)
+    num_classes, channels, size = small_shape(name)
     net = build(name, num_classes, channels, size)
     pictures = torch.rand(2, channels, *size)
     net.train()(pictures)  # moves the buffers away from their first values
     stored = load(save({key: value.contiguous() for key, value in net.state_dict().items()}))
     torch.manual_seed(99)
-    other = create_model(name, num_classes, channels, size, **SMALL.get(name, {}))
+    other = create_model(name, num_classes, channels, size, **small_options(name))
     other.load_state_dict(stored)
     with torch.no_grad():
         assert torch.equal(net.eval()(pictures), other.eval()(pictures))
@@ -126,7 +128,7 @@ def test_state_dict_round_trips_through_safetensors(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_callers_seed_decides_the_weights(name: str) -> None:
-    num_classes, channels, size = native_shape(name)
+    num_classes, channels, size = small_shape(name)
     first, second = (build(name, num_classes, channels, size).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
 
@@ -146,7 +148,7 @@ def test_a_size_that_does_not_fit_names_the_least(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_other_pictures_than_it_was_built_for_never_pass_silently(name: str) -> None:
-    num_classes, channels, (height, width) = native_shape(name)
+    num_classes, channels, (height, width) = small_shape(name)
     net = build(name, num_classes, channels, (height, width)).eval()
     wrong = [
         torch.rand(2, channels + 1, height, width),
@@ -169,10 +171,16 @@ def test_other_pictures_than_it_was_built_for_never_pass_silently(name: str) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_word_of_every_option_builds_and_runs(name: str) -> None:
-    num_classes, channels, size = native_shape(name)
+    num_classes, channels, size = small_shape(name)
+    if "stem" in option_choices(name):
+        size = (67, 67)  # the least that all of them take in the form for ImageNet
     for option, words in option_choices(name).items():
+        if option in small_options(name):
+            continue
         answers = []
         for word in words:
+            if word == "auto":  # one of the others, as the size has it
+                continue
             net = build(name, num_classes, channels, size, **{option: word}).eval()
             with torch.no_grad():
                 answers.append(net(torch.linspace(-1, 1, channels * size[0] * size[1]).view(1, channels, *size)))
@@ -182,7 +190,7 @@ def test_every_word_of_every_option_builds_and_runs(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stages_are_modules_of_the_net_that_return_maps(name: str) -> None:
-    num_classes, channels, size = native_shape(name)
+    num_classes, channels, size = small_shape(name)
     net = build(name, num_classes, channels, size).eval()
     stages = getattr(net, "stages", {})
     seen: dict[str, tuple[int, ...]] = {}
@@ -199,20 +207,24 @@ def test_stages_are_modules_of_the_net_that_return_maps(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_macs_are_half_of_torchs_flops(name: str) -> None:
-    num_classes, channels, size = native_shape(name)
+    num_classes, channels, size = small_shape(name)
     net = build(name, num_classes, channels, size).eval()
     summary = summarise(net, (channels, *size))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.rand(1, channels, *size))
     assert 2 * summary.macs == counter.get_total_flops()
-    assert summary.parameters == sum(row.parameters for row in summary.rows)
+    # An auxiliary head does not run in evaluation: its parameters stand in the sum only.
+    idle = [child for label, child in net.named_children() if label.startswith("aux")]
+    spared = sum(parameter.numel() for head in idle for parameter in head.parameters())
+    assert bool(idle) == hasattr(net, "auxiliary_logits")
+    assert summary.parameters == sum(row.parameters for row in summary.rows) + spared
     assert summary.parameters == sum(parameter.numel() for parameter in net.parameters())
     assert summary.rows[-1].output_shape == (num_classes,)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_net_is_a_module_only(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    num_classes, channels, size = native_shape(name)
+    num_classes, channels, size = small_shape(name)
     net = build(name, num_classes, channels, size)
     copy.deepcopy(net)  # EMA and export work on copies
     assert capsys.readouterr() == ("", "")

@@ -9,7 +9,7 @@ from torch import nn
 
 from striate.errors import UsageError
 from striate.models import create_model, describe_model, list_models, model_options, registry
-from striate.models.registry import convert_options, native_shape, option_choices, register
+from striate.models.registry import convert_options, list_families, native_shape, option_choices, register
 
 
 def test_the_articles_nets_are_there() -> None:
@@ -44,6 +44,30 @@ def test_a_name_taken_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
     assert registry.model_class("other") is Other
     with pytest.raises(ValueError, match=r"two nets are called 'lenet5': LeNet5 and .*Other"):
         register("lenet5")(Other)
+
+
+def test_one_class_may_stand_for_several_nets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_NETS", dict(registry._NETS))
+
+    class Deep(nn.Module):
+        """Its own line."""
+
+        def __init__(
+            self, num_classes: int = 4, in_channels: int = 1, input_size: int = 9, *, depth: int, wide: bool = False
+        ) -> None:
+            super().__init__()
+            self.made = (num_classes, in_channels, input_size, depth, wide)
+
+    register("deep9", "Nine layers.", depth=9)(Deep)
+    register("deep10", depth=10)(Deep)
+    assert (describe_model("deep9"), describe_model("deep10")) == ("Nine layers.", "Its own line.")
+    assert model_options("deep9") == {"wide": False} and native_shape("deep9") == (4, 1, (9, 9))
+    assert create_model("deep9", 2, 3, 8, wide="yes").made == (2, 3, (8, 8), 9, True)
+    assert create_model("deep10", 2, 3, 8).made == (2, 3, (8, 8), 10, False)
+    with pytest.raises(UsageError, match="unknown option of deep9 'depth'"):
+        create_model("deep9", 2, 3, 8, depth=3)
+    assert ["deep9", "deep10"] in list_families()
+    assert sorted(name for family in list_families() for name in family) == list_models()
 
 
 def test_an_unknown_name_lists_the_near_ones() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from tests.models.families import NAMES, build, small_shape
 from torch import Tensor, nn
 
-from striate.models import list_models
-from striate.models.registry import create_model, native_shape
+from striate.models.registry import create_model
 from striate.predictor.folding import fold_batchnorm
 
 
@@ -39,11 +39,11 @@ def largest_change(net: nn.Module, folded: nn.Module, pictures: Tensor) -> float
     return float((wanted - found).abs().max() / wanted.abs().max().clamp(min=1.0))
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_net_answers_the_same(name: str) -> None:
     torch.manual_seed(0)
-    classes, channels, size = native_shape(name)
-    net = lived_in(create_model(name, classes, channels, size))
+    classes, channels, size = small_shape(name)
+    net = lived_in(build(name, classes, channels, size))
     before = copy.deepcopy(net.state_dict())
     folded = fold_batchnorm(net)
     assert largest_change(net, folded, torch.randn(3, channels, *size)) < 1e-5
@@ -56,6 +56,24 @@ def test_every_net_answers_the_same(name: str) -> None:
 def test_airnet_loses_the_norms_that_follow_a_convolution_at_once() -> None:
     net = lived_in(create_model("airnet", 10, 3, 32, widths=(8, 8, 8)))
     assert (norms(net), norms(fold_batchnorm(net))) == (6, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "before", "after"),
+    [
+        ("resnet18", {}, 20, 0),  # three of them stand in shortcuts
+        ("resnet20", {}, 19, 0),
+        ("vgg11", {"batch_norm": True}, 8, 0),
+        ("googlenet", {}, 59, 2),  # the auxiliary heads take no part in an answer
+        # A norm before its convolution stays: conv0's and one in each of the 58 layers follow theirs.
+        ("densenet121", {}, 121, 121 - 59),
+    ],
+)
+def test_norms_behind_their_convolution_go_also_beside_shortcuts(
+    name: str, options: dict[str, Any], before: int, after: int
+) -> None:
+    net = lived_in(create_model(name, 10, 3, 32, **options))
+    assert (norms(net), norms(fold_batchnorm(net))) == (before, after)
 
 
 class Made(nn.Module):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from striate.errors import unknown_name
+
+Fan = Literal["fan_in", "fan_out"]
 
 SCHEMES = ("default", "xavier-uniform", "kaiming-normal")
 
@@ -30,3 +34,15 @@ def initialise(net: nn.Module, scheme: str = "default", generator: torch.Generat
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def draw_convolutions(net: nn.Module, fan: Fan = "fan_in") -> None:
+    """Draw the weights of a net's convolutions from normal numbers as He et al. (2015) do, for ReLU, by that fan."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d) and has_memory(layer.weight):
+            nn.init.kaiming_normal_(layer.weight, mode=fan, nonlinearity="relu")
+
+
+def has_memory(weight: Tensor) -> bool:
+    """Say whether a weight is there to be drawn: for a normal number without memory torch loads its compiler, 2 s."""
+    return not weight.is_meta

@@ -1,13 +1,21 @@
-"""What the articles call their layers, where striate calls them otherwise: for importing weights saved with their code.
+"""What others call their layers, where striate calls them otherwise: for importing weights saved with their code.
 
-The third and the fourth article's nets (simple-cnn, less-simple-cnn, alexnet) need no map: the names are the same.
+The third and the fourth article's nets (simple-cnn, less-simple-cnn, alexnet) need no map: the names are the same. So
+are torchvision's, but for the files of DenseNet that it published first.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 Names = dict[str, str]
+
+#: BatchNorm counts its batches since torch 0.4 only: older files do not have that number, which no answer needs.
+COUNTER = "num_batches_tracked"
+
+#: In torchvision's first files of DenseNet a layer's parts are `norm.1` and so on; its own loader renames them too.
+_DOTTED = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 #: net → maps of an article's layers to ours; a map is used where it brings every name of a file to one of the net.
 KEY_MAPS: dict[str, tuple[Names, ...]] = {
@@ -31,11 +39,15 @@ def rename(net: str, found: Collection[str], own: Collection[str]) -> dict[str, 
 
     Names stay as they are where no map does: what is missing and unexpected is told by the file's own words.
     """
-    for names in KEY_MAPS.get(net, ()):
-        renamed = {}
-        for name in found:
-            layer, dot, tensor = name.rpartition(".")
-            renamed[name] = names.get(layer, layer) + dot + tensor
-        if set(renamed.values()) == set(own) != set(found):
+    needed = {name for name in own if not name.endswith(COUNTER)}
+    same = {name: name for name in found}
+    maps = [{name: _layer_in(names, name) for name in found} for names in KEY_MAPS.get(net, ())]
+    for renamed in (*maps, {name: _DOTTED.sub(r"\1\2", name) for name in found}):
+        if renamed != same and needed <= set(renamed.values()) <= set(own):
             return renamed
-    return {name: name for name in found}
+    return same
+
+
+def _layer_in(names: Names, name: str) -> str:
+    layer, dot, tensor = name.rpartition(".")
+    return names.get(layer, layer) + dot + tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,17 +12,26 @@ from striate.errors import UsageError
 
 Size = tuple[int, int]
 
+Stem = Literal["auto", "imagenet", "cifar"]
+
+#: From this side on a stem that quarters the picture leaves enough of it: the last map of five halvings is then 2x2.
+LARGE_PICTURE = 64
+
 #: The articles that write LeakyReLU all use this slope.
 LEAKY_SLOPE = 0.02
 
 
 class Window(NamedTuple):
-    """A convolution or pooling layer as far as the size of its map goes; lengths in pixels."""
+    """A convolution or pooling layer as far as the size of its map goes; lengths in pixels.
+
+    `least`: the side that its map must have at least, where padding alone would let it make do with less.
+    """
 
     layer: str
     kernel: int
     stride: int = 1
     padding: int = 0
+    least: int = 1
 
 
 def as_size(size: Any) -> Size:
@@ -47,7 +56,7 @@ def least_input(windows: Sequence[Window]) -> int:
     """Return the least side, in pixels, of a picture that leaves every window with at least one pixel."""
     length = 1
     for window in reversed(windows):
-        length = max(1, (length - 1) * window.stride + window.kernel - 2 * window.padding)
+        length = max(window.least, (length - 1) * window.stride + window.kernel - 2 * window.padding)
     return length
 
 
@@ -64,17 +73,23 @@ def map_sizes(net: nn.Module, input_size: Size, windows: Sequence[Window]) -> li
     size = input_size
     for window in windows:
         before, size = size, map_size(size, window)
-        if min(size) < 1:
+        if min(size) < 1 or min(before) < window.least:
             least = least_input(windows)
+            needed = window.kernel if window.least == 1 else window.least
+            padded = f" with a padding of {window.padding}" if window.padding and window.least == 1 else ""
             raise UsageError(
                 f"{net.__class__.__name__} cannot take pictures of {input_size[0]}x{input_size[1]} pixels",
-                f"its layer {window.layer} needs {window.kernel}x{window.kernel} pixels"
-                + (f" with a padding of {window.padding}" if window.padding else "")
-                + f" and gets a map of {before[0]}x{before[1]}",
+                f"its layer {window.layer} needs {needed}x{needed} pixels{padded} "
+                f"and gets a map of {before[0]}x{before[1]}",
                 f"use pictures of at least {least}x{least}, for example --size {least}",
             )
         sizes.append(size)
     return sizes
+
+
+def small_stem(stem: Stem, input_size: Size, large: int = LARGE_PICTURE) -> bool:
+    """Say whether a net begins as for small pictures: `cifar`, or `auto` and a side of under `large` pixels."""
+    return stem == "cifar" or (stem == "auto" and min(input_size) < large)
 
 
 def make_activation(name: str) -> nn.Module:

@@ -7,6 +7,7 @@ import operator
 import types
 import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import nn
@@ -19,16 +20,31 @@ NetClass = TypeVar("NetClass", bound=type[nn.Module])
 #: What every net's constructor takes first; all that follows are the net's own options.
 COMMON = ("num_classes", "in_channels", "input_size")
 
-_NETS: dict[str, type[nn.Module]] = {}
+
+@dataclass(frozen=True)
+class _Entry:
+    """A net's class, the line about it where that is not its docstring's first, and what its name decides."""
+
+    net_class: type[nn.Module]
+    line: str
+    fixed: Mapping[str, Any]
 
 
-def register(name: str) -> Callable[[NetClass], NetClass]:
-    """Enter a net under `name`; a name that is taken raises ValueError."""
+_NETS: dict[str, _Entry] = {}
+
+
+def register(name: str, line: str = "", **fixed: Any) -> Callable[[NetClass], NetClass]:
+    """Enter a net under `name`; a name that is taken raises ValueError.
+
+    A class that stands for several nets is entered several times: each with a line about it, and with the arguments
+    of the constructor that its name decides, which are then no options of it.
+    """
 
     def enter(net_class: NetClass) -> NetClass:
         if name in _NETS:
-            raise ValueError(f"two nets are called {name!r}: {_NETS[name].__qualname__} and {net_class.__qualname__}")
-        _NETS[name] = net_class
+            taken = _NETS[name].net_class.__qualname__
+            raise ValueError(f"two nets are called {name!r}: {taken} and {net_class.__qualname__}")
+        _NETS[name] = _Entry(net_class, line, fixed)
         return net_class
 
     return enter
@@ -39,16 +55,29 @@ def list_models() -> list[str]:
     return sorted(_NETS)
 
 
-def model_class(name: str) -> type[nn.Module]:
-    """Return the class behind a name; an unknown one raises UsageError with the near names."""
+def list_families() -> list[list[str]]:
+    """Return the names of the nets by their class, the shortest, and so the smallest net, first."""
+    families: dict[type[nn.Module], list[str]] = {}
+    for name in sorted(_NETS, key=lambda name: (len(name), name)):
+        families.setdefault(_NETS[name].net_class, []).append(name)
+    return sorted(families.values())
+
+
+def _entry(name: str) -> _Entry:
     if name not in _NETS:
         raise unknown_name("model", name, _NETS, fix="`striate models` lists them all")
     return _NETS[name]
 
 
+def model_class(name: str) -> type[nn.Module]:
+    """Return the class behind a name; an unknown one raises UsageError with the near names."""
+    return _entry(name).net_class
+
+
 def describe_model(name: str) -> str:
-    """Return the first line of the net's docstring."""
-    return (inspect.getdoc(model_class(name)) or "").partition("\n")[0]
+    """Return the line about a net: the one it was registered with, else the first of its docstring."""
+    entry = _entry(name)
+    return entry.line or (inspect.getdoc(entry.net_class) or "").partition("\n")[0]
 
 
 def native_shape(name: str) -> tuple[int, int, Size]:
@@ -60,8 +89,9 @@ def native_shape(name: str) -> tuple[int, int, Size]:
 
 def model_options(name: str) -> dict[str, Any]:
     """Return each option of a net with its default, read from the constructor's signature."""
-    parameters = inspect.signature(model_class(name)).parameters
-    return {key: parameter.default for key, parameter in parameters.items() if key not in COMMON}
+    entry = _entry(name)
+    parameters = inspect.signature(entry.net_class).parameters
+    return {key: parameter.default for key, parameter in parameters.items() if key not in (*COMMON, *entry.fixed)}
 
 
 def option_choices(name: str) -> dict[str, tuple[str, ...]]:
@@ -111,12 +141,13 @@ def create_model(
     number for a square or (H, W). UsageError for an unknown name or option, a value of the wrong type, and a size
     that the net's layers cannot take.
     """
-    net_class = model_class(name)
+    entry = _entry(name)
     arguments = convert_options(name, options)
-    return net_class(
+    return entry.net_class(
         num_classes=positive("num_classes", num_classes),
         in_channels=positive("in_channels", in_channels),
         input_size=as_size(input_size),
+        **entry.fixed,
         **arguments,
     )
 

@@ -100,6 +100,7 @@ def load_recipe(name: str) -> dict[str, Any]:
 def choose_recipe(data: str | None, model: str | None, recipe: str | None) -> str:
     """Return the recipe's name: the one asked for, else the default of the data, else the generic one for the model.
 
+    A model without a generic recipe of its own has that of its family: `generic-vgg` is for vgg11 to vgg19.
     Pictures of one's own, named by a path, have the default `pictures`.
 
     Raises UsageError with near names for a recipe that does not exist.
@@ -112,8 +113,8 @@ def choose_recipe(data: str | None, model: str | None, recipe: str | None) -> st
         if data in known and _read(data).values.get("data") == data:
             return data
         return PICTURES if data is not None and is_place(data) else GENERIC
-    own = f"{GENERIC}-{model}"
-    return own if own in known else GENERIC
+    family = model.rstrip("0123456789")  # vgg of vgg16
+    return next((name for name in (f"{GENERIC}-{model}", f"{GENERIC}-{family}") if name in known), GENERIC)
 
 
 def is_place(data: str) -> bool:

@@ -12,7 +12,7 @@ from striate.data.preprocess import Preprocess
 from striate.device import environment
 from striate.errors import DataError, UsageError
 from striate.files import sha256_file, write_text
-from striate.models.key_maps import rename
+from striate.models.key_maps import COUNTER, rename
 from striate.models.registry import create_model, native_shape
 from striate.models.summary import summarise
 from striate.predictor.nets import State, check_fit, expected_state, load_weights
@@ -124,8 +124,11 @@ def _as_own(found: State, own: State, net: str, path: Path, report: Report) -> d
     names = rename(net, found, own)
     changed = [f"{old} → {new}" for old, new in names.items() if old != new]
     if changed:
-        report(f"names changed by the article's map: {', '.join(changed[:4])}{' …' if len(changed) > 4 else ''}")
+        report(f"names changed by a known map: {', '.join(changed[:4])}{' …' if len(changed) > 4 else ''}")
     state = {new: found[old] for old, new in names.items()}
+    for name in own.keys() - state.keys():
+        if name.endswith(COUNTER):  # as torch does when it loads a file from before there were counters
+            state[name] = torch.zeros((), dtype=own[name].dtype)
     for name, tensor in state.items():
         if name in own and tensor.is_floating_point() and own[name].is_floating_point():
             state[name] = tensor.to(own[name].dtype)

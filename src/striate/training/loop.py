@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -22,6 +22,9 @@ from striate.training.schedule import UNKNOWN, fading_rate
 # Losses stay on the device and are read so many steps, or so many seconds, at a time: no step waits for the one before.
 RECORD_STEPS = 64
 RECORD_SECONDS = 0.5
+
+# What the loss of an auxiliary head counts beside the net's own (Szegedy et al. 2014, arXiv:1409.4842, § 5).
+AUXILIARY_SHARE = 0.3
 
 
 @dataclass
@@ -55,7 +58,8 @@ class Learner:
 
     `rate(step, total_steps, peak=…)` is a pure function. Each group of the optimizer has a `peak`, and an `end` if its
     rate falls to 0 by itself; `rate` without a peak is what is recorded. `accumulate`: parts in which a batch
-    goes through the net. `measured_steps`: in so many first steps the total was not known yet.
+    goes through the net. `measured_steps`: in so many first steps the total was not known yet. `auxiliary_logits`:
+    the net's method of that name, if it has one.
     """
 
     net: nn.Module
@@ -72,9 +76,12 @@ class Learner:
     accumulate: int = 1
     measured_steps: int = 0
     parameters: list[nn.Parameter] = field(init=False)
+    auxiliary_logits: Callable[[], Iterable[Tensor]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.parameters = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        offered = getattr(self.net, "auxiliary_logits", None)
+        self.auxiliary_logits = offered if callable(offered) else tuple
 
     def total_at(self, step: int) -> int:
         """Return the total number of steps as it was known at `step`."""
@@ -95,6 +102,12 @@ class Learner:
                 for parameter in group["params"]:
                     parameter.requires_grad_(step < group["end"])
         return self.rate(step, total)
+
+    def add_auxiliary(self, loss: Tensor, labels: Tensor) -> Tensor:
+        """Add to the loss of a batch those of the net's auxiliary heads, which answered on the way; most have none."""
+        for logits in self.auxiliary_logits():
+            loss = loss + AUXILIARY_SHARE * self.loss(logits, labels)
+        return loss
 
     def parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield a batch in `accumulate` parts, with the share that the mean loss of each has in that of the batch.
@@ -131,7 +144,8 @@ def train_epoch(learner: Learner, progress: Progress) -> Iterator[list[StepRow]]
                 with learner.plan.autocast(device):
                     logits = net(images)  # (B, K)
                     loss = learner.loss(logits, labels)
-                loss.backward(share)
+                    trained = learner.add_auxiliary(loss, labels)
+                trained.backward(share)
                 record.add(loss, logits, labels, share)
             if learner.clip is not None:
                 nn.utils.clip_grad_norm_(learner.parameters, learner.clip)
