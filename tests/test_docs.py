@@ -22,6 +22,7 @@ from striate.models import list_models
 from striate.settings import verbs
 from striate.settings.base import build as build_settings
 from striate.settings.explain import ExplainSettings
+from striate.settings.export import ExportSettings
 from striate.settings.layers import resolve_train
 from striate.settings.recipes import list_recipes, load_recipe
 from striate.settings.train import TrainSettings
@@ -41,6 +42,7 @@ SETTINGS_OF = {
     "resume": verbs.ResumeSettings,
     "verify": verbs.VerifySettings,
     "predict": verbs.PredictSettings,
+    "export": ExportSettings,
     "compare": verbs.CompareSettings,
     "explain": ExplainSettings,
     "import": verbs.ImportSettings,

@@ -19,6 +19,7 @@ _PUBLIC = {
     "load": "striate.predictor.predictor:load_predictor",
     "import_model": "striate.training.importing",
     "evaluate": "striate.api",
+    "export": "striate.shipping",
     "compare": "striate.api",
     "Run": "striate.api",
     "Predictor": "striate.predictor.predictor",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from striate.api import resume as resume
     from striate.api import train as train
     from striate.predictor.predictor import load_predictor
+    from striate.shipping import export as export
     from striate.training.importing import import_model as import_model
     from striate.training.verify import verify as verify
 

@@ -26,7 +26,7 @@ from striate.settings.train import TrainSettings
 from striate.training.begin import resume_job, start_job
 from striate.training.job import Job
 from striate.training.material import as_parts
-from striate.training.pictures import pictures_of
+from striate.training.pictures import pictures_of, run_of
 from striate.training.prepare import OWN
 from striate.training.records import read_config
 
@@ -177,18 +177,14 @@ def evaluate(
     predictor: Predictor | None = None,
     parts: Parts | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a run's model on a split of its own data, or on other data with the same classes.
+    """Evaluate a run's model on a split of its own data, or that of a file on data with the same classes.
 
     Returns what evaluation.json holds; writes it only to `out`. Every picture counts once. `precision` fp32 or bf16,
     which says how it changes the answers. `tta` (mirror, shift, mirror-shift) adds the row `top1_tta`.
     """
-    folder = open_run(run)
     predictor = predictor or load_predictor(run, device=device, model=model, expect_sha256=expect_sha256)
     predictor = predictor.in_precision(precision)
-    settings = read_config(folder)
-    state = folder.status()
-    if state.get("state") != "finished":
-        note(f"{folder} is not finished ({state.get('state')}): these are its best weights so far")
+    folder, settings = run_of(run, predictor.output, note)
     part, images, indices = pictures_of(
         folder, predictor, settings, note, split=split, data=parts if data is None else data, data_root=data_root
     )

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,33 @@ from striate.errors import LockHeld, StriateError, WriteFailed
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, even when the power goes.
 
-    Temporary file in the same directory, write, flush, fsync, replace, fsync the directory.
     Raises StriateError with the path and the system's reason; the old file is then untouched.
+    """
+    with staged(path) as temporary:
+        write_new(temporary, content)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet, down to the disk. Raises OSError."""
+    # 0o666 less the user's umask, which the system takes off by itself; tempfile's files are private.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags, 0o666), "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write to inside a `with`; when the block ends well, that file takes `path`'s place.
+
+    Where it does not, the file is removed, and what stood at `path` is untouched. Raises StriateError with the path
+    and the system's reason for an OSError.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(4)}.tmp")
     try:
-        # 0o666 less the user's umask, which the system takes off by itself; tempfile's files are private.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(temporary, flags, 0o666), "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield temporary
         os.replace(temporary, path)
         sync_directory(path.parent)
     except BaseException as error:

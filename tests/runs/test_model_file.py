@@ -19,6 +19,7 @@ from striate.errors import DataError, UsageError
 from striate.models import create_model
 from striate.predictor.nets import load_net
 from striate.runs import model_file
+from striate.runs.folder import RunFolder
 from striate.runs.model_file import (
     MOST_CHANNELS,
     MOST_CLASSES,
@@ -29,6 +30,7 @@ from striate.runs.model_file import (
     size_problem,
     write_card,
 )
+from striate.runs.packed import model_of_run
 from striate.runs.tensors import write_tensors
 
 CARD = ModelCard(
@@ -186,10 +188,10 @@ def test_a_run_is_loaded_only_with_the_digest_that_is_expected(tmp_path: Path) -
     digest = write_tensors(tmp_path / "weights" / "best.safetensors", net.state_dict())
     card = dataclasses.replace(CARD, options={}, weights={**CARD.weights, "sha256": digest})
     for expected in (None, digest, digest.upper()):
-        loaded = load_net(tmp_path, card, expect_sha256=expected)
+        loaded = load_net(model_of_run(RunFolder(tmp_path), card), expect_sha256=expected)
         assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in net.state_dict().items())
     with pytest.raises(DataError, match="not the file that was expected") as caught:
-        load_net(tmp_path, card, expect_sha256="0" * 64)
+        load_net(model_of_run(RunFolder(tmp_path), card), expect_sha256="0" * 64)
     assert digest in caught.value.cause
 
 
@@ -198,7 +200,7 @@ def test_weights_are_compared_with_the_net_before_it_is_built(tmp_path: Path, mo
     card = dataclasses.replace(CARD, options={}, weights=read_card(folder).weights)
     monkeypatch.setattr("striate.predictor.nets.build_net", None)
     with pytest.raises(DataError, match="does not fit the net") as caught:
-        load_net(folder, card)
+        load_net(model_of_run(RunFolder(folder), card))
     assert "missing: conv1.bias, conv1.weight" in caught.value.cause and "not in the net: a, n" in caught.value.cause
 
 
@@ -208,7 +210,7 @@ def test_a_net_of_the_users_own_has_to_answer_with_one_number_a_class(tmp_path: 
     digest = write_tensors(tmp_path / "weights" / "best.safetensors", net.state_dict())
     card = dataclasses.replace(CARD, name=None, options={}, weights={**CARD.weights, "sha256": digest})
     with pytest.raises(UsageError, match="4"):
-        load_net(tmp_path, card, net)
+        load_net(model_of_run(RunFolder(tmp_path), card), net)
 
 
 def test_an_older_format_is_brought_up_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

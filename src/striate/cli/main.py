@@ -24,6 +24,7 @@ VERBS: Verbs = {
     "eval": ("striate.cli.evaluate:evaluate", "Count what a run gets right, every picture once"),
     "predict": ("striate.cli.predict:predict", "Ask a run what pictures show"),
     "explain": ("striate.cli.explain:explain", "Show what a run's net looks at in a picture"),
+    "export": ("striate.cli.export:export", "Write a run as one file that proves itself: ONNX, or striate's own"),
     "compare": ("striate.cli.compare:compare", "Set runs side by side"),
     "import": ("striate.cli.import_:import_weights", "Make a run of weights that another program saved"),
     "models": ("striate.cli.models:models", "List the nets, or the layers of one"),

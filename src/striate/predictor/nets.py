@@ -13,7 +13,8 @@ from striate.models.diagnose import explain_output, run_explained
 from striate.models.dry_run import example_pictures
 from striate.models.registry import create_model
 from striate.models.user import instantiate, load_class, take_logits
-from striate.runs.model_file import ModelCard, describe_weights, read_weights, weights_path
+from striate.runs.model_file import ModelCard
+from striate.runs.packed import StoredModel
 from striate.runs.tensors import Described
 
 OwnNet = torch.nn.Module | type[torch.nn.Module] | str | None
@@ -22,20 +23,21 @@ State = Mapping[str, torch.Tensor]
 NAMES_SHOWN = 40
 
 
-def load_net(folder: Path, card: ModelCard, model: OwnNet = None, expect_sha256: str | None = None) -> torch.nn.Module:
-    """Build the net of a run's card and load its weights; see `build_net`.
+def load_net(stored: StoredModel, model: OwnNet = None, expect_sha256: str | None = None) -> torch.nn.Module:
+    """Build the net of a model's card and load its weights; see `build_net`.
 
     Raises DataError for a file that is damaged, has another digest than the card's or the expected one, or does not
     fit the net.
     """
-    path = weights_path(folder, card)
-    check_digest(path, card.weights["sha256"], expect_sha256)
-    described = describe_weights(folder, card)
+    card, origin = stored.card, str(stored.weights)
+    if expect_sha256 is not None:
+        check_digest(stored.weights, stored.sha256(), expect_sha256)
+    described = stored.describe()
     if card.name is not None:
-        check_fit(_expected_by(card, folder / "model.json"), described, str(path))
+        check_fit(_expected_by(card, stored.card_path), described, origin)
     net = build_net(card, model)
-    check_fit(net.state_dict(), described, str(path))
-    load_weights(net, read_weights(folder, card), str(path))
+    check_fit(net.state_dict(), described, origin)
+    load_weights(net, stored.read(expect_sha256), origin)
     return net
 
 

@@ -72,6 +72,7 @@ def load_onnx(
     model: Any = None,
     precision: str = "fp32",
     expect_sha256: str | None = None,
+    threads: int = 0,
 ) -> Predictor:
     """Load a model from one ONNX file; see `load_predictor`.
 
@@ -100,7 +101,7 @@ def load_onnx(
     if len(text) > MOST_CARD_BYTES:
         raise DataError(f"{path} is not a model", f"its metadata has more than {MOST_CARD_BYTES:,} letters", MEND)
     card = parse_card(text, path)
-    backend = OnnxBackend(file.content, str(path))
+    backend = OnnxBackend(file.content, str(path), threads)
     backend.in_precision(precision)
     _check_ends(backend.session, card, path)
     return Predictor(

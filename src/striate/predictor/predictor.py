@@ -230,11 +230,11 @@ def load_predictor(
     precision: str = "fp32",
     expect_sha256: str | None = None,
 ) -> Predictor:
-    """Load the model of a run, or of an ONNX file, for answering.
+    """Load the model of a run, or of a file that `striate export` wrote, for answering.
 
-    `path` is a run folder, its name under runs/, runs/latest, or a file called *.onnx, which needs no torch. For a run:
-    `device`; `model`, needed for a user's own module; `precision` fp32 or bf16. `expect_sha256` is the digest that the
-    file of weights, or the ONNX file, must have.
+    `path` is a run folder, its name under runs/, runs/latest, a file called *.safetensors, or one called *.onnx, which
+    needs no torch. For all but the last: `device`; `model`, needed for a user's own module; `precision` fp32 or bf16.
+    `expect_sha256` is the digest that the file, or a run's file of weights, must have.
     Raises UsageError for a run that is not there, or for what an ONNX file cannot do; DataError for files that are
     damaged, not what was expected, or do not fit the net.
     """

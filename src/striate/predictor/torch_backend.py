@@ -19,8 +19,7 @@ from striate.predictor.augmented import Ask, ask_once
 from striate.predictor.folding import fold_batchnorm
 from striate.predictor.nets import OwnNet, load_net
 from striate.predictor.predictor import Logits, Predictor
-from striate.runs.folder import open_run
-from striate.runs.model_file import read_card
+from striate.runs.packed import open_model
 
 
 class TorchBackend:
@@ -105,11 +104,11 @@ def predictor_of(
 
 @denormals_flushed()
 def load_run(path: str | Path, *, device: str, model: OwnNet, precision: str, expect_sha256: str | None) -> Predictor:
-    """Load the model of a run; see `load_predictor`."""
-    folder = open_run(path)
-    card = read_card(folder.path)
+    """Load the model of a run, or a packed one; see `load_predictor`."""
+    stored = open_model(path)
+    card = stored.card
     chosen, _ = choose_device(device)
-    net = load_net(folder.path, card, model, expect_sha256)
+    net = load_net(stored, model, expect_sha256)
     # A net of the user's own gets pictures laid out as a DataLoader gives them: in channels-last a `view` would fail.
     channels_last = card.name is not None and chosen.type != "mps"
     layout = torch.channels_last if channels_last else torch.contiguous_format
@@ -119,7 +118,7 @@ def load_run(path: str | Path, *, device: str, model: OwnNet, precision: str, ex
         card.classes,
         output=card.output,
         temperature=card.temperature,
-        name=folder.name,
+        name=stored.name,
         device=chosen,
         channels_last=channels_last,
         precision=precision,

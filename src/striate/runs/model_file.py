@@ -21,8 +21,6 @@ from striate.runs.folder import RunFolder
 if TYPE_CHECKING:
     import torch
 
-    from striate.runs.tensors import Described
-
 FORMAT = 1
 #: format → the function that turns a document of that format into one of the next.
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -178,8 +176,18 @@ def migrate(value: Any, path: Path) -> dict[str, Any]:
 
 def write_card(folder: Path, card: ModelCard) -> None:
     """Write model.json, atomically, with its own digest: no other file tells of a damaged digit in it."""
+    write_json(folder / "model.json", card_document(card))
+
+
+def card_document(card: ModelCard) -> dict[str, Any]:
+    """Return the document that describes a model, with its own digest: model.json, and what an export carries."""
     document = card.to_json()
-    write_json(folder / "model.json", {**document, "sha256": document_digest(document)})
+    return {**document, "sha256": document_digest(document)}
+
+
+def card_text(card: ModelCard) -> str:
+    """Return `card_document` as JSON in one line, for the header of a file."""
+    return json.dumps(card_document(card), ensure_ascii=False, allow_nan=False)
 
 
 def document_digest(document: dict[str, Any]) -> str:
@@ -226,13 +234,6 @@ def weights_path(folder: Path, card: ModelCard) -> Path:
     return folder / name
 
 
-def describe_weights(folder: Path, card: ModelCard) -> dict[str, Described]:
-    """Read what the file of weights says it holds, without loading it."""
-    from striate.runs.tensors import read_header
-
-    return read_header(weights_path(folder, card))
-
-
 def read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
     """Read the weights that the card names; their digest has to be the card's.
 
@@ -242,10 +243,15 @@ def read_weights(folder: Path, card: ModelCard) -> dict[str, torch.Tensor]:
 
     path = weights_path(folder, card)
     tensors = read_tensors(path, sha256=card.weights["sha256"])
+    check_finite(tensors, path)
+    return tensors
+
+
+def check_finite(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Raise DataError where a tensor read from `path` holds an infinite value or one that is not a number."""
     name = first_not_finite(tensors)
     if name is not None:
         raise DataError(f"{path}: {name} holds values that are not finite", "", "train again with a lower --lr")
-    return tensors
 
 
 def first_not_finite(tensors: dict[str, torch.Tensor]) -> str | None:

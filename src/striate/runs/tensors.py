@@ -53,46 +53,64 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
 
     safetensors takes no channels-last or shared memory, so each tensor is written as a contiguous copy of its own.
     """
-    plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-    content = save(plain, metadata={"format": "pt", **(metadata or {})})
+    content = pack_tensors(tensors, metadata)
     write_bytes(path, content)
     return sha256_bytes(content)
 
 
-def read_tensors(path: Path, sha256: str | None = None) -> dict[str, torch.Tensor]:
+def pack_tensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return the content of a file that holds tensors, with `metadata` in its header."""
+    plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+    return save(plain, metadata={"format": "pt", **(metadata or {})})
+
+
+def data_digest(content: bytes) -> str:
+    """SHA-256 as hex of what stands behind the header in the content of a file."""
+    return sha256_bytes(memoryview(content)[8 + int.from_bytes(content[:8], "little") :])
+
+
+def read_tensors(path: Path, sha256: str | None = None, data_sha256: str | None = None) -> dict[str, torch.Tensor]:
     """Read all tensors of a file onto the CPU; with `sha256`, only a file of that digest.
 
-    Header, digest and tensors come from one reading, so that no other process can change the file between them.
+    `data_sha256`: the digest of what stands behind the header, for a file whose header holds it. Header, digests and
+    tensors come from one reading, so that no other process can change the file between them.
     Raises DataError naming the file where it is missing, damaged, or has another digest.
     """
     try:
         with _open(path) as stream:
-            head, described = _read_header(stream, path)
-            digest = hashlib.sha256(head)
+            head, described, _ = _read_header(stream, path)
+            whole, data = hashlib.sha256(head), hashlib.sha256()
             tensors = {}
             for name, entry in described.items():  # in the order of their bytes
                 content = bytearray(entry.last - entry.first)
                 if stream.readinto(content) != len(content):  # type: ignore[attr-defined]
                     raise _broken(path, "it ends too early")
-                digest.update(content)
+                whole.update(content)
+                data.update(content)
                 flat = torch.frombuffer(content, dtype=entry.dtype) if content else torch.empty(0, dtype=entry.dtype)
                 tensors[name] = flat.reshape(entry.shape)
     except OSError as error:
         raise _broken(path, error.strerror or str(error)) from error
-    if sha256 not in (None, digest.hexdigest()):
-        raise DataError(
-            f"{path} is damaged, or is another file",
-            f"its SHA-256 is {digest.hexdigest()}, not {sha256}",
-            "restore it or train again",
-        )
+    for what, digest, wanted in (("its SHA-256", whole, sha256), ("the SHA-256 of its data", data, data_sha256)):
+        if wanted not in (None, digest.hexdigest()):
+            raise DataError(
+                f"{path} is damaged, or is another file",
+                f"{what} is {digest.hexdigest()}, not {wanted}",
+                "restore it or train again",
+            )
     return tensors
 
 
 def read_header(path: Path) -> dict[str, Described]:
     """Read what a file says it holds, without loading it. Raises DataError as `read_tensors` does."""
+    return read_head(path)[0]
+
+
+def read_head(path: Path) -> tuple[dict[str, Described], dict[str, str]]:
+    """Read what a file says it holds, and its metadata. Raises DataError as `read_tensors` does."""
     try:
         with _open(path) as stream:
-            return _read_header(stream, path)[1]
+            return _read_header(stream, path)[1:]
     except OSError as error:
         raise _broken(path, error.strerror or str(error)) from error
 
@@ -105,8 +123,8 @@ def _open(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def _read_header(stream: BinaryIO, path: Path) -> tuple[bytes, dict[str, Described]]:
-    """Read the header's bytes and the tensors it describes, in the order of their bytes."""
+def _read_header(stream: BinaryIO, path: Path) -> tuple[bytes, dict[str, Described], dict[str, str]]:
+    """Read the header's bytes, the tensors it describes, in the order of their bytes, and its metadata."""
     size = os.fstat(stream.fileno()).st_size
     if size > MOST_FILE_BYTES:
         raise _broken(path, f"it has {size:,} bytes, more than {MOST_FILE_BYTES:,}")
@@ -121,7 +139,12 @@ def _read_header(stream: BinaryIO, path: Path) -> tuple[bytes, dict[str, Describ
         value = json.loads(text.decode("utf-8"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise _broken(path, f"its header is no JSON document ({str(error)[:80]})") from error
-    return length + text, _describe(value, size - 8 - count, path)
+    if not isinstance(value, dict):
+        raise _broken(path, "its header is no JSON object")
+    metadata = value.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(entry, str) for entry in metadata.values()):
+        raise _broken(path, "its metadata is no JSON object of texts")
+    return length + text, _describe(value, size - 8 - count, path), metadata
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -131,11 +154,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _describe(header: Any, data_bytes: int, path: Path) -> dict[str, Described]:
+def _describe(header: dict[str, Any], data_bytes: int, path: Path) -> dict[str, Described]:
     """Check a header against the safetensors format: every byte of the data belongs to exactly one tensor."""
-    if not isinstance(header, dict):
-        raise _broken(path, "its header is no JSON object")
-    header.pop("__metadata__", None)
     if len(header) > MOST_TENSORS:
         raise _broken(path, f"it names {len(header):,} tensors, more than {MOST_TENSORS:,}")
     described = {name: _describe_one(name, entry, path) for name, entry in header.items()}
