@@ -11,12 +11,14 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from striate.data.modes import Pixels, stored_as, to_eight_bits
+from striate.data.drawing import STEPS, Redrawn, over_contrast, redraw, separate_digits
+from striate.data.modes import Flatten, Pixels, stored_as, to_eight_bits, without_alpha
 from striate.data.opening import (
     MAX_PIXELS,
     check_size,
@@ -49,6 +51,8 @@ _TURNS = {
 }
 # A JPEG decoded at a part of its size keeps at least this many times the wanted sides (docs/data.md has the effect).
 _SPARE = 2
+# A digit is looked for in a picture of at least twice these sides.
+_DRAWING_SIDES = (500, 500)
 # Pixels that all threads together may be decoding: at about 10 bytes each, two thirds of a gigabyte.
 _MOST_IN_FLIGHT = 64_000_000
 _in_flight = 0
@@ -111,36 +115,88 @@ def decode_fitted(
         return preprocess.geometry(pixels)
 
 
+def decode_drawn(
+    source: Source,
+    preprocess: Preprocess,
+    *,
+    skip: frozenset[str] = frozenset(),
+    separate: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
+) -> list[Redrawn]:
+    """Decode a picture for a net whose training pictures are drawings, and bring it to their style.
+
+    A picture that is in that style after the plain geometry is what `decode_fitted` gives, to the byte; so is every
+    picture where `skip` holds all STEPS. `separate`: one result for each digit in the picture, else there is one.
+    Options and errors as in `decode`; raises DataError where `separate` finds nothing.
+    """
+    label, style = name or _label(source), preprocess.drawing
+    if hasattr(source, "read") and not isinstance(source, Image.Image):
+        source = seekable(source, label).read()  # it may be decoded twice
+    plain: list[str] = []
+    if style is None or skip.issuperset(STEPS):
+        pixels = decode_fitted(source, preprocess, max_pixels=max_pixels, notes=plain, name=label, tell_fit=True)
+        return [Redrawn(pixels, tuple(plain))]
+    notes: list[str] = []
+    with explained(label):
+        target = None if separate else _DRAWING_SIDES
+        flatten = over_white if "alpha" in skip else over_contrast
+        pixels = _decode(source, label, 1, target, max_pixels, notes, flatten)
+        height, width = pixels.shape[:2]
+        fitted = preprocess.geometry(pixels)
+        if style.holds(fitted):
+            exact = decode_fitted(source, preprocess, max_pixels=max_pixels, notes=plain, name=label, tell_fit=True)
+            if style.holds(exact):
+                return [Redrawn(exact, tuple(plain), (0, 0, width, height))]
+            return [Redrawn(fitted, (*notes, *preprocess.told(pixels)), (0, 0, width, height))]
+        found = separate_digits if separate else redraw
+        drawn = found(pixels, style, preprocess.size, skip)
+    if not drawn:
+        raise DataError(f"{label} shows no ink", "nothing in it stands out from its ground", "check the picture")
+    return [replace(one, steps=(*notes, *one.steps)) for one in drawn]
+
+
 def _decode(
-    source: Source, label: str, channels: int | None, target: tuple[int, int] | None, max_pixels: int, notes: list[str]
+    source: Source,
+    label: str,
+    channels: int | None,
+    target: tuple[int, int] | None,
+    max_pixels: int,
+    notes: list[str],
+    flatten: Flatten = over_white,
 ) -> Pixels:
     """Decode one picture with the channels that it has; an array with `channels` channels is taken as it is."""
     if isinstance(source, Image.Image):
-        return _from_image(source, label, max_pixels, notes)
+        return _from_image(source, label, max_pixels, notes, flatten)
     if isinstance(source, (str, os.PathLike)):
         with open_regular(source, label) as stream:
-            return _from_stream(stream, label, target, max_pixels, notes)
+            return _from_stream(stream, label, target, max_pixels, notes, flatten)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _from_stream(io.BytesIO(source), label, target, max_pixels, notes)
+        return _from_stream(io.BytesIO(source), label, target, max_pixels, notes, flatten)
     if hasattr(source, "read"):
-        return _from_stream(seekable(source, label), label, target, max_pixels, notes)
+        return _from_stream(seekable(source, label), label, target, max_pixels, notes, flatten)
     if hasattr(source, "__array__"):
-        return _from_array(np.asarray(source), label, channels, max_pixels, notes)
+        return _from_array(np.asarray(source), label, channels, max_pixels, notes, flatten)
     raise DataError(
         f"{label} is no picture", "expected a path, bytes, an open file, a PIL image or an array", "pass one of these"
     )
 
 
 def _from_stream(
-    stream: BinaryIO, label: str, target: tuple[int, int] | None, max_pixels: int, notes: list[str]
+    stream: BinaryIO,
+    label: str,
+    target: tuple[int, int] | None,
+    max_pixels: int,
+    notes: list[str],
+    flatten: Flatten,
 ) -> Pixels:
     with open_picture(stream, label, check=True) as (form, image):
         if form == "JPEG":
             _draft(image, target, max_pixels, notes)
-        return _from_image(image, label, max_pixels, notes)
+        return _from_image(image, label, max_pixels, notes, flatten)
 
 
-def _from_image(image: Image.Image, label: str, max_pixels: int, notes: list[str]) -> Pixels:
+def _from_image(image: Image.Image, label: str, max_pixels: int, notes: list[str], flatten: Flatten) -> Pixels:
     check_size(image.width, image.height, label, max_pixels)
     with _room_for(image.width * image.height):
         stored = stored_as(image)
@@ -149,7 +205,7 @@ def _from_image(image: Image.Image, label: str, max_pixels: int, notes: list[str
         frames = _frames(image)
         if frames > 1:
             notes.append(f"first frame of {frames}")
-        pixels = to_eight_bits(image, stored, notes)
+        pixels = to_eight_bits(image, stored, notes, flatten)
         if turn in _TURNS:
             swapped, rows, columns = _TURNS[turn]
             pixels = pixels.transpose(1, 0, 2) if swapped else pixels
@@ -190,7 +246,9 @@ def _draft(image: ImageFile.ImageFile, target: tuple[int, int] | None, max_pixel
         notes.append(f"decoded at 1/{part} of {width}×{height}")
 
 
-def _from_array(array: np.ndarray, label: str, channels: int | None, max_pixels: int, notes: list[str]) -> Pixels:
+def _from_array(
+    array: np.ndarray, label: str, channels: int | None, max_pixels: int, notes: list[str], flatten: Flatten
+) -> Pixels:
     array = _channels_last(array, label, channels, notes)
     check_size(array.shape[1], array.shape[0], label, max_pixels)
     if array.dtype == bool:
@@ -213,9 +271,7 @@ def _from_array(array: np.ndarray, label: str, channels: int | None, max_pixels:
             "convert it: array.astype('uint8') if the values are 0–255, (array >> 8).astype('uint8') if 0–65535",
         )
     if array.shape[2] in (2, 4) and array.shape[2] != channels:
-        if int(array[..., -1].min()) < 255:
-            notes.append("alpha over white")
-        array = over_white(array)
+        array = without_alpha(array, notes, flatten)
     return np.ascontiguousarray(array)
 
 

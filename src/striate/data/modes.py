@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from striate.data.preprocess import over_white
 from striate.errors import DataError
 
 Pixels = NDArray[np.uint8]
+#: Lays pictures whose last channel is alpha over a ground.
+Flatten = Callable[[Pixels], Pixels]
 
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 _GRAY = ("1", "L", "LA", "La")
@@ -32,8 +35,8 @@ def header_channels(image: Image.Image) -> int:
     return 1 if mode in (*_GRAY, "I", "F") or mode.startswith("I;") or "LA;16" in stored_as(image) else 3
 
 
-def to_eight_bits(image: Image.Image, stored: str, notes: list[str]) -> Pixels:
-    """Bring a loaded image of any mode to uint8 (H, W, 1 or 3), alpha over white.
+def to_eight_bits(image: Image.Image, stored: str, notes: list[str], flatten: Flatten = over_white) -> Pixels:
+    """Bring a loaded image of any mode to uint8 (H, W, 1 or 3), alpha over white unless `flatten` does otherwise.
 
     `stored` is what `stored_as` said before loading. `notes` collects what was done.
     """
@@ -52,9 +55,7 @@ def to_eight_bits(image: Image.Image, stored: str, notes: list[str]) -> Pixels:
             if deep and isinstance(key, tuple):
                 image.info["transparency"] = tuple(value >> 8 for value in key)
         blended = np.asarray(image.convert("LA" if mode in _GRAY else "RGBA"))
-        if int(blended[..., -1].min()) < 255:
-            notes.append("alpha over white")
-        pixels = over_white(blended)
+        pixels = without_alpha(blended, notes, flatten)
     else:
         if mode in ("CMYK", "YCbCr", "LAB", "HSV"):
             notes.append(f"{mode} to RGB")
@@ -62,6 +63,13 @@ def to_eight_bits(image: Image.Image, stored: str, notes: list[str]) -> Pixels:
         pixels = np.asarray(image if mode == goal else image.convert(goal))
         pixels = pixels.reshape(*pixels.shape[:2], -1)
     return pixels[..., :1] if gray else pixels
+
+
+def without_alpha(images: Pixels, notes: list[str], flatten: Flatten = over_white) -> Pixels:
+    """Lay pictures uint8 (…, C + 1) over a ground, and note it where alpha does anything."""
+    if int(images[..., -1].min()) < 255:
+        notes.append("alpha over white" if flatten is over_white else "alpha over what the ink stands out from")
+    return flatten(images)
 
 
 def _scaled(image: Image.Image, notes: list[str]) -> Pixels:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from striate.data.style import DrawingStyle
 from striate.errors import DataError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Preprocess:
     `fit` says how a picture of another shape is brought to the size: `stretch` scales both sides; `crop` scales the
     largest centred region that has the shape of `size`; `pad` scales the whole picture into `size`, centres it and
     fills the rest with `background` (0–255, black unless given). `mean` and `std` have one number per channel, in
-    units of 0–255; without them they are 0 and 255. `drawing` is None: there are no steps for own drawings yet.
+    units of 0–255; without them they are 0 and 255. `drawing` is the style of the train pictures where they are
+    drawings, to which drawings of one's own are brought (data/drawing.py); geometry takes no notice of it.
     Raises UsageError for values that cannot be.
     """
 
@@ -49,7 +51,7 @@ class Preprocess:
     channels: int = 3
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    drawing: None = None
+    drawing: DrawingStyle | None = None
     background: int = 0
 
     def __post_init__(self) -> None:
@@ -61,8 +63,8 @@ class Preprocess:
             raise UsageError(f"channels is {self.channels}", "a picture has at least 1 channel", "use 1 (gray) or 3")
         if not 0 <= self.background <= 255:
             raise UsageError(f"background is {self.background}", "expected a value from 0 to 255")
-        if self.drawing is not None:
-            raise UsageError("preprocess has drawing steps", "this version of striate knows none", "update striate")
+        if self.drawing is not None and self.channels != 1:
+            raise UsageError(f"drawings have {self.channels} channels", "they are gray", "leave drawing out, or use 1")
         object.__setattr__(self, "size", (int(self.size[0]), int(self.size[1])))
         object.__setattr__(self, "mean", _per_channel("mean", self.mean or (0.0,) * self.channels, self.channels))
         object.__setattr__(self, "std", _per_channel("std", self.std or (255.0,) * self.channels, self.channels))
@@ -156,6 +158,8 @@ class Preprocess:
         """Return plain data for model.json; `background` is written only where it is not black."""
         data: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
         data.update(size=list(self.size), mean=list(self.mean), std=list(self.std))
+        if self.drawing is not None:
+            data["drawing"] = self.drawing.to_json()
         if self.background:
             data["background"] = self.background
         return data
@@ -180,7 +184,7 @@ class Preprocess:
                 channels=data["channels"],
                 mean=tuple(data["mean"]),
                 std=tuple(data["std"]),
-                drawing=data["drawing"],
+                drawing=None if data["drawing"] is None else DrawingStyle.from_json(data["drawing"]),
                 background=data.get("background", 0),
             )
         except UsageError as error:

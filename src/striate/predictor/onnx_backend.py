@@ -14,6 +14,7 @@ from striate.data.preprocess import Preprocess
 from striate.errors import DataError, MissingExtra, UsageError
 from striate.predictor.onnx_file import CARD_KEY, MEND, read_onnx
 from striate.predictor.predictor import Logits, Predictor
+from striate.runs.doubt import Doubt
 from striate.runs.model_file import MOST_CARD_BYTES, ModelCard, parse_card
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def load_onnx(
         output=card.output,
         temperature=card.temperature,
         name=path.name,
+        doubt=Doubt.from_json(card.doubt),
     )
 
 

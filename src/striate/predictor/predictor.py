@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.data.dataset import Images
-from striate.data.decode import decode_fitted
+from striate.data.decode import decode_drawn
+from striate.data.drawing import check_steps
 from striate.data.preprocess import Preprocess
 from striate.errors import DataError, UsageError
 from striate.predictor.onnx_file import is_onnx
 from striate.predictor.probabilities import probabilities
+from striate.runs.doubt import Doubt, nearest
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +45,10 @@ class Answer:
     """What the net says of one picture, or why it could not be asked.
 
     `probabilities` in class order; `error` {code, cause, fix} where the picture could not be read;
-    `steps` what was done to the picture on its way to the net.
+    `steps` what was done to the picture on its way to the net. `distance` how far it is from the training data, where
+    the model can tell: 0 is typical, above 1 is `unlike` them. `rejected`: a precision was asked for, and the answer is
+    not sure enough for it, or the picture is unlike. `box` (left, top, right, bottom) where one of several digits
+    stands in its picture.
     """
 
     source: str
@@ -54,17 +59,28 @@ class Answer:
     steps: tuple[str, ...] = ()
     error: dict[str, str] | None = None
     seen: Images | None = field(default=None, repr=False, compare=False)
+    distance: float | None = None
+    box: tuple[int, int, int, int] | None = None
+
+    @property
+    def unlike(self) -> bool:
+        """Whether the picture is unlike the training data."""
+        return self.distance is not None and self.distance > 1
 
     def to_json(self) -> dict[str, Any]:
         """Return one entry of the `results` of predict --json."""
         if self.error is not None:
             return {"source": self.source, "error": self.error}
+        more: dict[str, Any] = {} if self.box is None else {"box": list(self.box)}
+        if self.distance is not None:
+            more.update(unlike=self.unlike, distance=self.distance)
         return {
             "source": self.source,
             "label": self.label,
             "probability": self.probability,
             "probabilities": self.probabilities,
             "rejected": self.rejected,
+            **more,
             "steps": list(self.steps),
         }
 
@@ -90,7 +106,8 @@ class Backend(Protocol):
 class Predictor:
     """Answers for pictures in any form: path, bytes, PIL image, numpy array.
 
-    `backend` gives logits for pictures at the net's size; `output` says how probabilities are made of them.
+    `backend` gives logits for pictures at the net's size; `output` says how probabilities are made of them; `doubt`
+    from which probability on answers are right often enough, and which pictures are unlike the training data.
     """
 
     def __init__(
@@ -102,6 +119,7 @@ class Predictor:
         output: str = "softmax",
         temperature: float = 1.0,
         name: str = "",
+        doubt: Doubt | None = None,
     ) -> None:
         self.backend = backend
         self.preprocess = preprocess
@@ -109,6 +127,34 @@ class Predictor:
         self.output = output
         self.temperature = temperature
         self.name = name
+        self.doubt = doubt
+        self.skip: frozenset[str] = frozenset()
+        self.least_probability: float | None = None
+
+    def configured(self, *, no_step: Iterable[str] = (), reject: float | None = None) -> Predictor:
+        """Return this predictor with steps for drawings left out, or with a wanted precision.
+
+        `no_step`: names of `data.drawing.STEPS`, or `all`. `reject`: answers below the probability from which on that
+        share of the validation's answers was right are rejected, and pictures unlike the training data too.
+        Raises UsageError for a step that is not known or does nothing here, and for a precision the model cannot give.
+        """
+        other = copy.copy(self)
+        other.skip = check_steps(no_step)
+        if other.skip and self.preprocess.drawing is None:
+            raise UsageError(
+                f"{self.name} takes no steps that could be left out",
+                "the pictures that it was trained on are no drawings",
+                "leave out --no-step",
+            )
+        if reject is not None:
+            if self.doubt is None:
+                raise UsageError(
+                    f"{self.name} does not know how sure its answers have to be",
+                    "it was trained without validation, or by an older striate",
+                    "train it again with --validation 0.1",
+                )
+            other.least_probability = self.doubt.least_probability(reject)
+        return other
 
     def in_precision(self, precision: str) -> Predictor:
         """Return this predictor computing in fp32 or bf16. Raises UsageError where its backend cannot."""
@@ -195,31 +241,74 @@ class Predictor:
         readable = []
         for position, reading in enumerate(readings):
             if isinstance(reading, DataError):
-                detail = {"code": "unreadable", "cause": reading.cause or reading.what, "fix": reading.fix}
-                answers[position] = Answer(names[position], error=detail)
+                answers[position] = unreadable(names[position], reading)
             else:
                 readable.append((position, *reading))
         if readable:
-            logits = self.logits(np.stack([picture for _, picture, _ in readable]))
-            rows = zip(readable, logits, self.probabilities(logits), strict=True)
-            for (position, picture, notes), scores, row in rows:
-                answers[position] = self.answer(names[position], int(scores.argmax()), row, notes, picture)
+            asked = self.ask([(names[position], picture, steps) for position, picture, steps in readable])
+            for (position, _, _), answer in zip(readable, asked, strict=True):
+                answers[position] = answer
         return [answer for answer in answers if answer is not None]
 
     def _read(self, source: Any) -> _Reading | DataError:
         """Return a picture uint8 (H, W, C) at the net's size with what was done to it, or why it cannot be read."""
-        notes: list[str] = []
         try:
-            return decode_fitted(source, self.preprocess, notes=notes, tell_fit=True), tuple(notes)
+            (drawn,) = decode_drawn(source, self.preprocess, skip=self.skip)
+            return drawn.picture, drawn.steps
         except DataError as error:
             return error
 
-    def answer(
-        self, source: str, best: int, probabilities: NDArray[np.float64], steps: tuple[str, ...] = (), seen: Any = None
-    ) -> Answer:
-        """Build the Answer for one row of probabilities; `best` is the class of the highest logit."""
-        named = {name: float(p) for name, p in zip(self.classes, probabilities, strict=True)}
-        return Answer(source, self.classes[best], float(probabilities[best]), named, False, steps, None, seen)
+    def separate(self, source: Any, name: str = "") -> list[Answer]:
+        """Answer for each digit in one picture: lines from above, from left to right in each.
+
+        A picture that cannot be read, or shows no ink, gives one Answer with its `error`. Raises UsageError for a net
+        that was not trained on drawings.
+        """
+        if self.preprocess.drawing is None:
+            raise UsageError(
+                f"{self.name} cannot find digits in a picture",
+                "the pictures that it was trained on are no drawings",
+                "ask for one picture at a time, without --separate",
+            )
+        name = name or source_name(source, 0)
+        try:
+            drawn = decode_drawn(source, self.preprocess, skip=self.skip, separate=True)
+        except DataError as error:
+            return [unreadable(name, error)]
+        answers = self.ask([(name, one.picture, one.steps) for one in drawn])
+        return [replace(answer, box=one.box) for answer, one in zip(answers, drawn, strict=True)]
+
+    def ask(self, prepared: Sequence[tuple[str, Images, tuple[str, ...]]]) -> list[Answer]:
+        """Answer for pictures uint8 (H, W, C) at the net's size, each with its name and what was done to it."""
+        images = np.stack([picture for _, picture, _ in prepared])
+        logits, distances = self.logits_and_distances(images)
+        best = logits.argmax(axis=1)
+        answers = []
+        for (name, picture, steps), row, top, distance in zip(
+            prepared, self.probabilities(logits), best, distances, strict=True
+        ):
+            named = {label: float(p) for label, p in zip(self.classes, row, strict=True)}
+            label = self.classes[top]
+            answer = Answer(name, label, named[label], named, False, steps, None, picture, distance)
+            unsure = self.least_probability is not None and (
+                answer.probability < self.least_probability or answer.unlike
+            )
+            answers.append(replace(answer, rejected=unsure))
+        return answers
+
+    def logits_and_distances(self, images: Images) -> tuple[Logits, Sequence[float | None]]:
+        """Return logits (N, K), and how far each picture is from the training data, or None where that is not known."""
+        doubt, unknown = self.doubt, [None] * len(images)
+        if doubt is None or doubt.cosine is None:
+            logits = self.logits(images)
+            return logits, unknown if doubt is None else doubt.distance(logits, None).tolist()
+        give = getattr(self.backend, "features", None)
+        if doubt.kept is None or give is None:
+            return self.logits(images), unknown
+        logits, features = give(images, self.batch_pictures)
+        if features is None or features.shape[1] != doubt.kept.shape[1]:
+            return logits, unknown
+        return logits, doubt.distance(logits, nearest(features, doubt.kept)).tolist()
 
 
 def load_predictor(
@@ -245,6 +334,11 @@ def load_predictor(
     from striate.predictor.torch_backend import load_run
 
     return load_run(path, device=device, model=model, precision=precision, expect_sha256=expect_sha256)
+
+
+def unreadable(name: str, error: DataError) -> Answer:
+    """Return the Answer for a picture that could not be read."""
+    return Answer(name, error={"code": "unreadable", "cause": error.cause or error.what, "fix": error.fix})
 
 
 def source_name(source: Any, position: int) -> str:

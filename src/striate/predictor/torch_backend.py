@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from striate.predictor.augmented import Ask, ask_once
 from striate.predictor.folding import fold_batchnorm
 from striate.predictor.nets import OwnNet, load_net
 from striate.predictor.predictor import Logits, Predictor
+from striate.runs.doubt import Doubt
+from striate.runs.model_file import read_doubt
 from striate.runs.packed import open_model
 
 
@@ -65,6 +67,35 @@ class TorchBackend:
         other.plan = replace(self.plan, precision=precision)
         return other
 
+    def features(self, images: Images, batch_size: int) -> tuple[Logits, Logits | None]:
+        """Return logits (N, K) and what the net's last layer takes, float32 (N, D), maps averaged over their places.
+
+        The last layer is the one that is linear, or a convolution, and is computed last. None where there is none.
+        """
+        taken: dict[str, torch.Tensor] = {}
+        parts = []
+
+        def keep(_layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            taken["last"] = inputs[0]
+
+        def ask(net: Callable[[torch.Tensor], torch.Tensor], pictures: torch.Tensor) -> torch.Tensor:
+            logits = net(pictures)
+            last = taken.get("last")
+            if last is not None and len(last) == len(pictures):
+                flat = last.flatten(2).mean(2) if last.dim() > 2 else last  # (B, D)
+                parts.append(flat.float().cpu().numpy())
+            return logits
+
+        layers = [m for m in self.answering.modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))]
+        hooks = [layer.register_forward_pre_hook(keep) for layer in layers]
+        try:
+            logits = self.logits(images, batch_size, ask)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        found = np.concatenate(parts) if parts else None
+        return logits, found if found is not None and found.ndim == 2 and len(found) == len(images) else None
+
     def logits(self, images: Images, batch_size: int, ask: Ask | None = None) -> Logits:
         """Return float32 logits (N, K) for uint8 pictures (N, H, W, C) at the net's size.
 
@@ -95,11 +126,14 @@ def predictor_of(
     output: str = "softmax",
     temperature: float = 1.0,
     name: str = "",
+    doubt: Doubt | None = None,
     **machine: Any,
 ) -> Predictor:
     """Return a Predictor that asks `net`; `machine`: what TorchBackend takes by name."""
     backend = TorchBackend(net, preprocess, **machine)
-    return Predictor(backend, preprocess, classes, output=output, temperature=temperature, name=name)
+    return Predictor(
+        backend, preprocess, classes, output=output, temperature=temperature, name=name, doubt=doubt
+    )
 
 
 @denormals_flushed()
@@ -119,6 +153,7 @@ def load_run(path: str | Path, *, device: str, model: OwnNet, precision: str, ex
         output=card.output,
         temperature=card.temperature,
         name=stored.name,
+        doubt=read_doubt(stored.card_path.parent, card),
         device=chosen,
         channels_last=channels_last,
         precision=precision,

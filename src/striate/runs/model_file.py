@@ -9,13 +9,17 @@ import json
 import re
 import reprlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from striate.data.preprocess import Preprocess
 from striate.errors import DataError
 from striate.files import sha256_bytes, write_json
+from striate.runs.doubt import Doubt
 from striate.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -26,7 +30,8 @@ FORMAT = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 ENTRIES = {
-    "format", "model", "classes", "preprocess", "output", "temperature", "weights", "metrics", "licence", "sha256",
+    "format", "model", "classes", "preprocess", "output", "temperature", "weights", "metrics", "licence", "doubt",
+    "sha256",
 }  # fmt: skip
 
 # Far above any use, and low enough that no document asks for more work or memory than a person would wait for.
@@ -48,7 +53,7 @@ class ModelCard:
 
     `name` is the registry's, or None for a user's own module, of which only the class name is kept.
     `input_size` (H, W) in pixels; `preprocess` as Preprocess.to_json gives it; `output` softmax or sigmoid;
-    `weights` {file, sha256, epoch}.
+    `weights` {file, sha256, epoch}; `doubt` as Doubt.to_json gives it, or None where it was not measured.
     """
 
     name: str | None
@@ -64,10 +69,13 @@ class ModelCard:
     weights: dict[str, Any]
     metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
+    doubt: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return model.json's content."""
         value = asdict(self)
+        if self.doubt is None:
+            del value["doubt"]
         model = {key: value.pop(key) for key in ("name", "options", "num_classes", "in_channels", "input_size")}
         model["class"] = value.pop("class_name")
         model["input_size"] = list(self.input_size)
@@ -93,6 +101,7 @@ class ModelCard:
                 **{key: value[key] for key in ("classes", "preprocess", "output", "temperature", "weights")},
                 metrics=value.get("metrics", {}),
                 licence=value.get("licence", ""),
+                doubt=value.get("doubt"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _no_card(path, f"{type(error).__name__}: {error}") from error
@@ -120,6 +129,7 @@ class ModelCard:
             return f"temperature is {_short(self.temperature)}, not a number above 0 of any sense"
         try:
             Preprocess.from_json(self.preprocess)
+            Doubt.from_json(self.doubt)
         except DataError as error:
             return f"{error.what} ({error.cause})"
         prepared = self.preprocess.get("size"), self.preprocess.get("channels")
@@ -228,7 +238,10 @@ def parse_card(text: str, path: Path) -> ModelCard:
 
 def weights_path(folder: Path, card: ModelCard) -> Path:
     """Return the file of weights that the card names. Raises DataError for one outside the run's folder."""
-    name = card.weights["file"]
+    return _inside(folder, card.weights["file"])
+
+
+def _inside(folder: Path, name: str) -> Path:
     if PurePosixPath(name).is_absolute() or ".." in name.split("/") or ":" in name or "\\" in name:
         raise DataError(f"{folder / 'model.json'} names weights outside its folder: {name}")
     return folder / name
@@ -252,6 +265,35 @@ def check_finite(tensors: dict[str, torch.Tensor], path: Path) -> None:
     name = first_not_finite(tensors)
     if name is not None:
         raise DataError(f"{path}: {name} holds values that are not finite", "", "train again with a lower --lr")
+
+
+def write_features(folder: Path, features: NDArray[np.float32]) -> dict[str, str]:
+    """Write features of train pictures (n, D) beside the weights; return what the card says of the file."""
+    import torch
+
+    from striate.runs.tensors import write_tensors
+
+    name = "weights/features.safetensors"
+    return {"file": name, "sha256": write_tensors(folder / name, {"features": torch.from_numpy(features)})}
+
+
+def read_doubt(folder: Path, card: ModelCard) -> Doubt | None:
+    """Return the card's doubt with the features that pictures are compared with, unless their file was left behind.
+
+    Raises DataError for a file that is damaged or not the one the card was written for.
+    """
+    doubt = Doubt.from_json(card.doubt)
+    if doubt is None or doubt.features is None:
+        return doubt
+    path = _inside(folder, doubt.features["file"])
+    if not path.exists():
+        return doubt
+    from striate.runs.tensors import read_tensors
+
+    found = read_tensors(path, sha256=doubt.features["sha256"]).get("features")
+    if found is None or found.dim() != 2 or not found.is_floating_point() or 0 in found.shape:
+        raise DataError(f"{path} does not hold features of pictures", "", RESTORE)
+    return replace(doubt, kept=found.float().numpy())
 
 
 def first_not_finite(tensors: dict[str, torch.Tensor]) -> str | None:

@@ -23,12 +23,14 @@ from striate.evaluation.metrics import confusion, fit_temperature, loss, macro_f
 from striate.predictor.predictor import Predictor
 from striate.predictor.torch_backend import predictor_of
 from striate.runs.checkpoint import restore_best
+from striate.runs.doubt import Doubt
 from striate.runs.folder import RunFolder
 from striate.runs.journal import EpochResult, Journal, StepRow
 from striate.runs.model_file import ModelCard, write_card
 from striate.runs.tensors import read_tensors, write_tensors
 from striate.settings.train import TrainSettings
 from striate.settings.values import parse_time
+from striate.training.doubting import measure_doubt
 from striate.training.forecast import (
     MEASURED_SHARE,
     Pace,
@@ -84,6 +86,7 @@ class Job:
     stops_at_once: bool = False
     evaluation: Evaluation | None = None
     temperature: float = 1.0
+    doubt: Doubt | None = None
     pace: Pace = field(default_factory=Pace)
     # What holds the folder's lock, from before anything is read or written until the run ends.
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -221,6 +224,7 @@ class Job:
         if len(self.material.split.validation):
             logits, labels = self._logits("validation")
             self.temperature = fit_temperature(logits, labels, self.settings.output)
+            self.doubt = measure_doubt(self.predictor(), self.material, self.folder)
             metrics["val_accuracy"] = self.best.accuracy
         if len(self.material.split.test):
             part, images, indices = self.material.pictures("test")
@@ -247,6 +251,7 @@ class Job:
             self.classes,
             output=self.settings.output,
             temperature=self.temperature,
+            doubt=self.doubt,
             name=self.folder.name,
             device=self.learner.device,
             channels_last=self.learner.plan.channels_last,
@@ -341,6 +346,7 @@ class Job:
             weights={"file": "weights/best.safetensors", "sha256": self.best.sha256, "epoch": self.best.epoch},
             metrics={**metrics, "parameters": summary.parameters, "macs": summary.macs},
             licence=self.material.parts.licence,
+            doubt=self.doubt.to_json() if self.doubt is not None else None,
         )
         write_card(self.folder.path, card)
 

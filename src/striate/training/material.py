@@ -17,6 +17,7 @@ from striate.data.findings import must_be_decided
 from striate.data.preprocess import Preprocess, measure
 from striate.data.sources import looks_like_pictures
 from striate.data.split import Split, make_split
+from striate.data.style import measure_style
 from striate.device import available_threads
 from striate.errors import DataError, UsageError
 from striate.settings.train import TrainSettings
@@ -167,7 +168,8 @@ def prepare_material(settings: TrainSettings, parts: Parts, split: Split | None,
         mean, std = (_per_channel(name, getattr(settings, name), channels) for name in ("mean", "std"))
     else:
         mean, std = measure(train_images[split.train])
-    preprocess = Preprocess(size, fit, channels, tuple(mean), tuple(std))
+    style = measure_style(train_images, split.train)
+    preprocess = Preprocess(size, fit, channels, tuple(mean), tuple(std), style)
     store = augment.store_size(augment.parse(settings.augment), size)
     if store != size:
         train_images = _writable(replace(unmeasured, size=store).geometry_all(parts.train.images, threads))
