@@ -21,6 +21,7 @@ _PUBLIC = {
     "evaluate": "striate.api",
     "export": "striate.shipping",
     "compare": "striate.api",
+    "lesson": "striate.lessons.catalogue",
     "Run": "striate.api",
     "Predictor": "striate.predictor.predictor",
     "Dataset": "striate.data.dataset",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from striate.api import evaluate as evaluate
     from striate.api import resume as resume
     from striate.api import train as train
+    from striate.lessons.catalogue import lesson as lesson
     from striate.predictor.predictor import load_predictor
     from striate.shipping import export as export
     from striate.training.importing import import_model as import_model

@@ -27,6 +27,7 @@ VERBS: Verbs = {
     "export": ("striate.cli.export:export", "Write a run as one file that proves itself: ONNX, or striate's own"),
     "compare": ("striate.cli.compare:compare", "Set runs side by side"),
     "import": ("striate.cli.import_:import_weights", "Make a run of weights that another program saved"),
+    "lesson": ("striate.cli.lesson:lesson", "Learn what a layer does, with numbers one can check by hand"),
     "models": ("striate.cli.models:models", "List the nets, or the layers of one"),
     "recipes": ("striate.cli.recipes:recipes", "List the recipes, or print one"),
     "data": ("striate.cli.data:data", "List, show and add data sets"),

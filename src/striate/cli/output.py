@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, TextIO
 
+from striate.report.text import cell_width as cell_width
+
 Row = Sequence[str]
 
 # The words after `striate`, for command.txt.
@@ -41,16 +43,6 @@ def _surrogate_as_text(match: re.Match[str]) -> str:
     number = ord(match[0])
     # surrogateescape, with which Python reads file names, keeps the byte 0xff as U+DCFF
     return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
-
-
-def cell_width(text: str) -> int:
-    """Return the columns that text fills on a terminal: two for a Chinese character, none for a combining mark."""
-    width = 0
-    for character in text:
-        if unicodedata.combining(character):
-            continue
-        width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
-    return width
 
 
 def say(text: str = "") -> None:

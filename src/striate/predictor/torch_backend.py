@@ -131,9 +131,7 @@ def predictor_of(
 ) -> Predictor:
     """Return a Predictor that asks `net`; `machine`: what TorchBackend takes by name."""
     backend = TorchBackend(net, preprocess, **machine)
-    return Predictor(
-        backend, preprocess, classes, output=output, temperature=temperature, name=name, doubt=doubt
-    )
+    return Predictor(backend, preprocess, classes, output=output, temperature=temperature, name=name, doubt=doubt)
 
 
 @denormals_flushed()

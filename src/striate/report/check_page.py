@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, StrictUndefined
-from numpy.typing import NDArray
-from PIL import Image
 
 from striate.data.doctor import Checkup
 from striate.data.findings import KINDS, Finding
 from striate.data.opening import printable
 from striate.data.records import class_order
+from striate.report.embed import data_address, embedded
 
 TEMPLATE = Path(__file__).with_name("check.html")
 
 MOST_GROUPS, MOST_IN_GROUP, MOST_PICTURES = 12, 6, 24
-_ENLARGED_TO = 96  # pixels: a smaller picture is shown in whole-number steps of its pixels
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ def check_page(checkup: Checkup, preview: bytes, notes: Sequence[str] = ()) -> s
         "splits": [split or "" for split in splits],
         "reasons": checkup.geometry.reasons,
         "notes": [printable(note) for note in notes],
-        "preview": _address(preview, "png"),
+        "preview": data_address(preview, "png"),
         "findings": [_section(one, album) for one in checkup.findings],
         "ranks": Counter(one.rank for one in checkup.findings),
     }
@@ -71,7 +66,7 @@ class _Album:
         if source not in self._shown:
             record, row = self._records.get(source, (None, None))
             about = " · ".join(part for part in (record.label, record.split) if part) if record else ""
-            picture = _encoded(self._images[row]) if row is not None else ""
+            picture = embedded(self._images[row]) if row is not None else ""
             self._shown[source] = Shown(printable(source), printable(about), picture)
         return self._shown[source]
 
@@ -91,20 +86,3 @@ def _section(one: Finding, album: _Album) -> dict[str, Any]:
         "pictures": [shown for shown in singles if shown.picture],
         "more": one.count - len(groups or singles),
     }
-
-
-def _encoded(pixels: NDArray[np.uint8]) -> str:
-    """Return a picture uint8 (H, W, C) as a data address: JPEG, or PNG where it is so small that each pixel counts."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    times = _ENLARGED_TO // max(image.size)
-    stream = io.BytesIO()
-    if times > 1:
-        image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-        image.save(stream, "PNG")
-        return _address(stream.getvalue(), "png")
-    image.save(stream, "JPEG", quality=85)
-    return _address(stream.getvalue(), "jpeg")
-
-
-def _address(content: bytes, form: str) -> str:
-    return f"data:image/{form};base64,{base64.b64encode(content).decode()}" if content else ""

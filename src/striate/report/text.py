@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -172,3 +173,13 @@ def _size(size: Sequence[int]) -> str:
 
 def _channels(channels: int) -> str:
     return {1: "gray", 3: "colour"}.get(channels, f"{channels} channels")
+
+
+def cell_width(text: str) -> int:
+    """Return the columns that text fills on a terminal: two for a Chinese character, none for a combining mark."""
+    width = 0
+    for character in text:
+        if unicodedata.combining(character):
+            continue
+        width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    return width
