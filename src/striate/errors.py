@@ -10,12 +10,14 @@ from typing import Any
 class StriateError(Exception):
     """Something that a person can mend, told in up to three lines.
 
-    `what` names the file, layer or option; `cause` says why; `fix` gives the exact command or number.
+    `what` names the file, layer or option; `cause` says why; `fix` gives the exact command or number. `detail` holds
+    lines to be shown before these, such as the layers up to the one that failed.
     `exit_code` is what the command ends with (DESIGN: 1 failed, 2 usage, 3 data or model file, 4 missing extra,
     5 verification failed).
     """
 
     exit_code = 1
+    detail: Sequence[str] = ()
 
     def __init__(self, what: str, cause: str = "", fix: str = "") -> None:
         super().__init__(what, cause, fix)
@@ -29,7 +31,7 @@ class StriateError(Exception):
             lines.append(f"cause: {self.cause}")
         if self.fix:
             lines.append(f"fix: {self.fix}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.detail])
 
 
 class UsageError(StriateError):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from striate.errors import UsageError
-from striate.models.user import instantiate, load_class, set_mode, take_logits, warn_probabilities
+from striate.models.user import instantiate, load_class, set_mode, take_logits
 
 SOURCE = """
 from __future__ import annotations
@@ -255,14 +255,3 @@ def test_a_sigmoid_that_also_runs_earlier_is_refused() -> None:
 def test_take_logits_of_a_net_that_does_not_fit_names_the_layer() -> None:
     with pytest.raises(UsageError, match=r"body\.1 nn\.Linear"):
         take_logits(Ends(nn.Sigmoid()), (1, 5, 5))
-
-
-def test_a_softmax_written_as_a_function_is_seen() -> None:
-    class Function(Ends):
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.softmax(super().forward(x), dim=1)
-
-    net = Function(nn.Identity())
-    assert take_logits(net, (1, 4, 4)) is None
-    assert "sum to one" in (warn_probabilities(net, (1, 4, 4)) or "")
-    assert warn_probabilities(Ends(nn.Identity()), (1, 4, 4)) is None

@@ -1,4 +1,4 @@
-"""How the command line tells an error: at most three lines on stderr, and an exit code."""
+"""How the command line tells an error: at most three lines on stderr, after a table where it helps, and an exit code."""
 
 from __future__ import annotations
 
@@ -53,6 +53,8 @@ def tell(error: BaseException, *, debug: bool = False, stream: TextIO | None = N
     if debug:
         traceback.print_exception(error, file=stream)
     what, cause, fix, code = explain(error)
+    for line in error.detail if isinstance(error, StriateError) else ():
+        stream.write(printable(line) + "\n")
     for word, text in (("error", what), ("cause", cause), ("fix", fix)):
         if text:
             stream.write(f"{word}: {printable(' '.join(text.split()))}\n")

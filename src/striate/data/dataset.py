@@ -173,7 +173,8 @@ def _numbered_classes(numbers: Labels, name: str) -> list[str]:
         raise DataError(
             f"{name}: labels run from {low} to {high} for {len(numbers)} pictures",
             "without class names, labels are numbered from 0 and no class is left out at the start",
-            "subtract the smallest label, or give the names: Dataset.from_arrays(images, labels, classes=[…])",
+            (f"subtract {low} from each label, or " if low > 0 else "")
+            + "give the names: Dataset.from_arrays(images, labels, classes=[…])",
         )
     return [str(number) for number in range(high + 1)]
 

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 
 import torch
 from torch import Tensor, nn
 
-from striate.errors import UsageError
+from striate.errors import UsageError, near_names
 from striate.models.dry_run import Call, Trace, last_place, set_mode, traced, undisturbed
+from striate.models.table import lines_of, table_of
 
 Shape = tuple[int, ...]
 RUN_TOGETHER = "the pictures of the batch were run together before it, as view(n) and view(-1, n) do"
 
 
-def run_explained(net: nn.Module, pictures: Tensor, training: bool) -> Trace:
+def run_explained(net: nn.Module, pictures: Tensor, training: bool, watched: bool = False) -> Trace:
     """Run a net once, undisturbed, and return the record; a failure raises UsageError about the layer it came from."""
-    with undisturbed(net), traced(net) as trace:
+    with undisturbed(net), traced(net, pictures if watched else None) as trace:
         set_mode(net, training)
         try:
             trace.output = net(pictures)
         except (UsageError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            raise explain_failure(net, trace, tuple(pictures.shape), error) from error
+            explained = explain_failure(net, trace, tuple(pictures.shape), error)
+            if not watched:
+                explained.detail = layer_lines(net, pictures, training)
+            raise explained from error
     return trace
+
+
+def layer_lines(net: nn.Module, pictures: Tensor, training: bool) -> list[str]:
+    """Return the layer table of a run on `pictures` as lines, up to the layer that fails if one does."""
+    with undisturbed(net), traced(net, pictures) as trace:
+        set_mode(net, training)
+        # The failure itself is told by whoever asks for the table.
+        with contextlib.suppress(Exception):
+            net(pictures)
+    rows = table_of(net, trace, (pictures.shape[1], pictures.shape[2], pictures.shape[3]))
+    if not rows:
+        return []
+    lines = lines_of(rows)
+    if trace.running:
+        call = trace.running[-1]
+        lines.append(f"{call.name or type(net).__name__}  {type(call.module).__name__}  fails")
+    return lines
 
 
 def explain_failure(net: nn.Module, trace: Trace, batch_shape: Shape, error: Exception) -> UsageError:
@@ -33,15 +55,17 @@ def explain_failure(net: nn.Module, trace: Trace, batch_shape: Shape, error: Exc
     call = trace.running[-1] if trace.running else Call("", net, batch_shape)
     place = last_place(error)
     view = re.search(r"shape '(\[.*\])' is invalid for input of size (\d+)", str(error))
-    problem = None
-    if view:
+    problem = _python_fault(net, call, error) or _other_type(call, error)
+    if problem is not None:
+        pass
+    elif view:
         problem = _view(net, trace, call, batch_shape, view.group(1), int(view.group(2)))
     elif call.input_shape is None:
         pass
     elif isinstance(call.module, nn.Linear):
         problem = _linear(call, call.module, call.input_shape, batch_shape[0])
     elif isinstance(call.module, nn.Conv2d):
-        problem = _conv(call, call.module, call.input_shape)
+        problem = _conv(call, call.module, call.input_shape, batch_shape[1:])
     elif isinstance(call.module, nn.MaxPool2d | nn.AvgPool2d):
         problem = _pool(call, call.module, call.input_shape)
     elif isinstance(call.module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -55,16 +79,44 @@ def explain_failure(net: nn.Module, trace: Trace, batch_shape: Shape, error: Exc
     return UsageError(what, f"{cause} (at {place})" if place else cause, fix)
 
 
+def _python_fault(net: nn.Module, call: Call, error: Exception) -> tuple[str, str, str] | None:
+    """Explain what is no matter of shapes: a `forward` that is missing, takes too little, or names what is not there."""
+    text, name = str(error), type(call.module).__name__
+    if isinstance(error, NotImplementedError) and '"forward"' in text:
+        what = f"{name} has no forward"
+        return what, "torch calls it with the pictures", "write `def forward(self, x):` inside the class, indented"
+    if isinstance(error, TypeError) and re.search(rf"\b{name}\.forward\(\)", text):
+        return f"{_owner(net, call)} takes other arguments", text, "write `def forward(self, x):`, with x the pictures"
+    missing = re.search(r"object has no attribute '(\w+)'", text)
+    if isinstance(error, AttributeError) and missing and text.startswith(f"'{name}' object"):
+        near = near_names(missing[1], [child for child, _ in call.module.named_children()])
+        fix = f"write self.{near[0]}" if near else f"make self.{missing[1]} in __init__"
+        return f"{name} has no {missing[1]}", f"AttributeError: {text.partition('. Did')[0]}", fix
+    return None
+
+
+def _other_type(call: Call, error: Exception) -> tuple[str, str, str] | None:
+    """Explain numbers of another type than the weights'."""
+    text = str(error).partition("\n")[0]
+    if not re.search(r"same dtype|expected scalar type|Input type .* (weight|bias) type|to have dtype", text):
+        return None
+    weight = next(iter(call.module.parameters()), None)
+    own = "" if weight is None else f", which are {str(weight.dtype).removeprefix('torch.')}"
+    what = f"{call.title or type(call.module).__name__} got numbers of another type than its weights{own}"
+    return what, text, "take .double(), .half(), .long() and the like out of forward: striate gives float32"
+
+
 def explain_output(net: nn.Module, trace: Trace, training: bool, batch: int, num_classes: int) -> UsageError | None:
     """Return what is wrong with the output of a run on `batch` pictures; None if it is (batch, num_classes) floats."""
     output, wanted = trace.output, (batch, num_classes)
     name = type(net).__name__
     if not isinstance(output, torch.Tensor):
         mode = "training" if training else "evaluation"
-        return UsageError(
-            f"{name} returns a {type(output).__name__} in {mode} mode, striate wants one tensor of logits {wanted}",
-            fix="return the logits alone from forward",
-        )
+        kind = "None" if output is None else f"a {type(output).__name__}"
+        what = f"{name} returns {kind} in {mode} mode, striate wants one tensor of logits {wanted}"
+        if output is None:
+            return UsageError(what, "its forward ends without a return", "end forward with `return x`")
+        return UsageError(what, fix="return the logits alone from forward")
     shape = tuple(output.shape)
     if shape == wanted:
         if output.dtype.is_floating_point:
@@ -139,7 +191,7 @@ def _linear(call: Call, layer: nn.Linear, shape: Shape, batch: int) -> tuple[str
     return wanted, f"it gets {shape[-1]} numbers and was made for {layer.in_features}", f"write {write}"
 
 
-def _conv(call: Call, layer: nn.Conv2d, shape: Shape) -> tuple[str, str, str] | None:
+def _conv(call: Call, layer: nn.Conv2d, shape: Shape, pictures: Shape) -> tuple[str, str, str] | None:
     if len(shape) != 4:
         what = f"{call.title} got a batch of shape {shape} and wants (pictures, {layer.in_channels}, height, width)"
         return what, "a convolution works on maps", "flatten only after the last convolution"
@@ -147,7 +199,10 @@ def _conv(call: Call, layer: nn.Conv2d, shape: Shape) -> tuple[str, str, str] | 
         what = f"{call.title} got a batch of shape {shape} and wants ({shape[0]}, {layer.in_channels}, …)"
         cause = f"it gets {shape[1]} channel{'s' * (shape[1] != 1)} and was made for {layer.in_channels}"
         kernel = f"kernel_size={tuple(layer.kernel_size)}"
-        return what, cause, f"write nn.Conv2d(in_channels={shape[1]}, out_channels={layer.out_channels}, {kernel}, …)"
+        fix = f"write nn.Conv2d(in_channels={shape[1]}, out_channels={layer.out_channels}, {kernel}, …)"
+        if shape[1:] == pictures and {shape[1], layer.in_channels} == {1, 3}:
+            fix += ": the pictures are " + ("in colour" if shape[1] == 3 else "gray")
+        return what, cause, fix
     if isinstance(layer.padding, str):
         return None
     spans = [dilation * (kernel - 1) + 1 for kernel, dilation in zip(layer.kernel_size, layer.dilation)]

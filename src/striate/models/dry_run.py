@@ -14,6 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from striate.models.receptive import Fields
+from striate.models.watching import Operation, Watch, is_shared
+
 
 def set_mode(net: nn.Module, training: bool) -> None:
     """Put a net into training or evaluation mode, also where its class uses the name `train` for something else.
@@ -69,13 +72,20 @@ def example_pictures(net: nn.Module, count: int, input_shape: tuple[int, int, in
 
 @dataclass
 class Call:
-    """One run of one module: its qualified name, and the shapes of its first tensor going in and coming out."""
+    """One run of one module: its qualified name, and the shapes of its first tensor going in and coming out.
+
+    `macs` are the multiply-adds of the operations in its own `forward`, `fields` what its output sees of the picture;
+    `is_view` says that the output stands in the memory of the input. All three need a watched run.
+    """
 
     name: str
     module: nn.Module
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...] | None = None
     output: Any = field(default=None, repr=False)
+    macs: int = 0
+    fields: Fields | None = field(default=None, repr=False)
+    is_view: bool = False
 
     @property
     def is_layer(self) -> bool:
@@ -98,21 +108,36 @@ class Call:
 
 @dataclass
 class Trace:
-    """The modules of one run: those that ended, in that order, and those still running, outermost first."""
+    """The modules of one run: those that ended, in that order, and those still running, outermost first.
+
+    In a watched run `steps` holds the ended modules and the operations between them, each operation with the module
+    whose `forward` called it.
+    """
 
     ended: list[Call] = field(default_factory=list)
     running: list[Call] = field(default_factory=list)
     output: Any = None
+    steps: list[Call | tuple[Call, Operation]] = field(default_factory=list)
+    watch: Watch | None = None
 
     @property
     def layers(self) -> list[Call]:
         """The ended modules without children, in the order in which they ran."""
         return [call for call in self.ended if call.is_layer]
 
+    def hear(self, operation: Operation) -> None:
+        """Note an operation under the module that is running."""
+        if self.running:
+            self.running[-1].macs += operation.macs
+            self.steps.append((self.running[-1], operation))
+
 
 @contextlib.contextmanager
-def traced(net: nn.Module) -> Iterator[Trace]:
-    """Record every module that runs inside the block; the record is good also when the run fails."""
+def traced(net: nn.Module, watched: Tensor | None = None) -> Iterator[Trace]:
+    """Record every module that runs inside the block; the record is good also when the run fails.
+
+    With a picture (1, C, H, W) to be `watched`, what happens to it is recorded operation by operation.
+    """
     trace = Trace()
     names = {module: name for name, module in net.named_modules()}
 
@@ -126,6 +151,10 @@ def traced(net: nn.Module) -> Iterator[Trace]:
         call.output_shape = _shape(output)
         call.output = output
         trace.ended.append(call)
+        if trace.watch is not None:
+            call.fields = trace.watch.fields_of(output)
+            call.is_view = is_shared(arguments, output)
+            trace.steps.append(call)
 
     handles = [
         handle
@@ -133,7 +162,11 @@ def traced(net: nn.Module) -> Iterator[Trace]:
         for handle in (module.register_forward_pre_hook(before), module.register_forward_hook(after))
     ]
     try:
-        yield trace
+        if watched is None:
+            yield trace
+        else:
+            with Watch(watched, trace.hear) as trace.watch:
+                yield trace
     finally:
         for handle in handles:
             handle.remove()

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from striate.models.diagnose import explain_output, run_explained
-from striate.models.dry_run import Call, example_pictures
-
-Shape = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """One run of one layer: its qualified name, its class, the shape it returns for one picture, its own parameters.
-
-    `macs` are multiply-adds for one picture, of convolutions and linear layers; other layers count none.
-    """
-
-    name: str
-    kind: str
-    output_shape: tuple[int, ...]
-    parameters: int
-    macs: int
+from striate.models.diagnose import explain_output, layer_lines, run_explained
+from striate.models.dry_run import example_pictures
+from striate.models.table import LayerRow, Shape, all_macs, table_of
 
 
 @dataclass(frozen=True)
@@ -37,47 +21,27 @@ class Summary:
     trainable: int
     macs: int
 
+    @property
+    def memory(self) -> int:
+        """Bytes of all rows' outputs for one picture: what training keeps of it, about, to go back through."""
+        return sum(row.memory for row in self.rows)
+
 
 def summarise(net: nn.Module, input_shape: Shape) -> Summary:
     """Run a net once on one picture (C, H, W) in evaluation mode and return its layer table.
 
     The net's buffers, modes and random numbers stay as they were. A layer that runs twice has two rows and its
-    parameters in the first. Parameters of layers that do not run stand in the sum only; multiply-adds of functions
-    such as `F.linear` are not counted. UsageError where the net does not fit the picture, as in `check_fits`.
+    parameters in the first. Parameters of layers that do not run stand in the sum only. UsageError where the net does
+    not fit the picture, as in `check_fits`.
     """
-    trace = run_explained(net, example_pictures(net, 1, input_shape), training=False)
-    counted: set[Tensor] = set()
-    rows = []
-    for call in trace.ended:
-        own = [parameter for parameter in call.module.parameters(recurse=False) if parameter not in counted]
-        if not call.is_layer and not own:
-            continue
-        counted.update(own)
-        rows.append(
-            LayerRow(
-                name=call.name or type(net).__name__,
-                kind=type(call.module).__name__,
-                output_shape=(call.output_shape or ())[1:],
-                parameters=sum(parameter.numel() for parameter in own),
-                macs=count_macs(call),
-            )
-        )
+    trace = run_explained(net, example_pictures(net, 1, input_shape), training=False, watched=True)
     return Summary(
-        rows=tuple(rows),
+        rows=table_of(net, trace, input_shape),
         input_shape=input_shape,
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         trainable=sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad),
-        macs=sum(row.macs for row in rows),
+        macs=all_macs(trace),
     )
-
-
-def count_macs(call: Call) -> int:
-    """Return the multiply-adds of one run of a convolution or a linear layer, biases left out; 0 for other layers."""
-    layer, shape = call.module, call.output_shape
-    if shape is None or not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
-        return 0
-    # Each number of the output is one dot product with one row (one kernel) of the weights.
-    return math.prod(shape) * math.prod(layer.weight.shape[1:])
 
 
 def check_fits(net: nn.Module, input_shape: Shape, num_classes: int, smallest_batch: int = 2) -> None:
@@ -94,4 +58,5 @@ def check_fits(net: nn.Module, input_shape: Shape, num_classes: int, smallest_ba
         trace = run_explained(net, example_pictures(net, count, input_shape), training)
         problem = explain_output(net, trace, training, count, num_classes)
         if problem is not None:
+            problem.detail = layer_lines(net, example_pictures(net, count, input_shape), training)
             raise problem

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from striate.errors import UsageError, unknown_name
@@ -19,7 +18,7 @@ from striate.models.dry_run import example_pictures, last_place, set_mode
 from striate.models.layers import as_size
 from striate.models.registry import COMMON, convert_arguments
 
-__all__ = ["instantiate", "load_class", "set_mode", "take_logits", "warn_probabilities"]
+__all__ = ["instantiate", "load_class", "set_mode", "take_logits"]
 
 
 def load_class(target: str) -> type[nn.Module]:
@@ -90,9 +89,11 @@ def instantiate(
         raise
     except Exception as error:
         place = last_place(error)
+        too_early = isinstance(error, AttributeError) and "before Module.__init__() call" in str(error)
         raise UsageError(
             f"{net_class.__name__} could not be made: {type(error).__name__}: {error}",
             f"at {place}" if place else "",
+            f"write super().__init__() as the first line of {net_class.__name__}.__init__" if too_early else "",
         ) from error
 
 
@@ -128,20 +129,6 @@ def take_logits(net: nn.Module, input_shape: tuple[int, int, int]) -> str | None
     return (
         f"the net's last layer, {last.name} nn.{kind}, was taken away: the net now returns logits, "
         f"and striate applies the {kind.lower()} itself"
-    )
-
-
-def warn_probabilities(net: nn.Module, input_shape: tuple[int, int, int]) -> str | None:
-    """Return a sentence if the net's outputs look like a softmax written as a function, which cannot be taken away."""
-    output = run_explained(net, example_pictures(net, 2, input_shape), training=False).output
-    if not isinstance(output, torch.Tensor) or output.dim() != 2 or output.shape[1] < 2:
-        return None
-    sums = output.double().sum(dim=1)
-    if output.min() < 0 or not torch.allclose(sums, torch.ones_like(sums), atol=1e-4):
-        return None
-    return (
-        f"the outputs of {type(net).__name__} sum to one, as after a softmax: striate takes them for logits "
-        "and applies its own; return the numbers before the softmax"
     )
 
 

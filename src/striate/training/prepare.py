@@ -16,10 +16,11 @@ from striate.data import augment
 from striate.data.batches import Batches
 from striate.device import Plan, available_threads, choose_device, denormals_flushed, key, make_plan, processor_flags
 from striate.errors import UsageError
+from striate.models.advice import advise, check_registered
 from striate.models.initialise import initialise
 from striate.models.registry import create_model
 from striate.models.summary import Summary, check_fits, summarise
-from striate.models.user import instantiate, load_class, take_logits, warn_probabilities
+from striate.models.user import instantiate, load_class, take_logits
 from striate.settings.train import TrainSettings
 from striate.training.average import Lookahead, WeightAverage
 from striate.training.loop import Learner
@@ -74,7 +75,9 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
                 "--model-option has no effect on a module that is already built", "", "set it in your class"
             )
         net = own if isinstance(own, nn.Module) else instantiate(own, classes, channels, size, **settings.model_option)
-        notes += [note for note in (take_logits(net, shape), warn_probabilities(net, shape)) if note]
+        check_registered(net)
+        note = take_logits(net, shape)
+        notes += [note] if note else []
     check_fits(net, shape, classes, smallest_batch=min(2, _smallest_part(settings, len(material.split.train))))
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise UsageError("the net has nothing to train", "no parameter asks for a gradient", "add a layer with weights")
@@ -85,6 +88,8 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
             "striate trains float32 weights; --precision says in what it computes",
             "make it with net.float()",
         )
+    if own is not None:
+        notes += advise(net, shape, settings.loss)
     initialise(net, settings.init)
     fit_whitening: Any = getattr(net, "fit_whitening", None)
     if fit_whitening is not None:
