@@ -31,6 +31,7 @@ _PUBLIC = {
     "create_model": "striate.models.registry",
     "list_models": "striate.models.registry",
     "register": "striate.models.registry",
+    "output_size": "striate.models.sizes",
     "StriateError": "striate.errors",
 }
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -334,6 +335,65 @@ def test_model_shows_layers_and_options(striate: Any) -> None:
     assert document["options"]["pool"] == "average"
     table = striate(*arguments).out
     assert "MaxPool2d" in table and f"{document['parameters']:,}" in table and "average, max" in table
+
+
+def test_model_explains_its_sizes_in_at_most_110_columns(striate: Any) -> None:
+    outcome = striate("models", "strided-cnn", "--svg", "net.svg")
+    assert "⌊(28 − 5)/2⌋ + 1 = 12" in outcome.out and "(5·5·1 + 1)·10" in outcome.out
+    assert "The net's answer rests on 25x25 of the 28x28 pixels" in outcome.out
+    assert max(len(line) for line in outcome.out.splitlines()) <= 110
+    assert Path("net.svg").read_text(encoding="utf-8").startswith("<svg ") and "net.svg" in outcome.err
+    layers = json.loads(striate("models", "strided-cnn", "--json").out)["layers"]
+    assert layers[0]["size_sums"] == ["⌊(28 − 5)/2⌋ + 1 = 12"]
+    assert layers[3]["field"] == {
+        "size": [9, 9],
+        "stride": [4.0, 4.0],
+        "padding": [0, 0],
+        "seen": [9, 9],
+        "whole": False,
+    }
+
+
+def test_model_in_markdown(striate: Any) -> None:
+    lines = striate("models", "lenet5", "--markdown").out.splitlines()
+    assert lines[0].startswith("### lenet5 for pictures of 1x28x28")
+    tables = [line for line in lines if line.startswith("|")]
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (7, 9) for line in tables)
+    assert striate("models", "lenet5", "--markdown", "--json").code == 2
+
+
+OWN = """
+from torch import nn
+
+class Wide(nn.Module):
+    def __init__(self, num_classes=3):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 16, num_classes))
+
+    def forward(self, x):
+        return self.body(x)
+
+class Idle(Wide):
+    def __init__(self):
+        super().__init__()
+        self.spare = nn.Linear(5, 5)
+"""
+
+
+def test_models_of_ones_own(striate: Any) -> None:
+    Path("net.py").write_text(OWN, encoding="utf-8")
+    outcome = striate("models", "net.py:Wide", "--input", "1x8x18", "--classes", "4")
+    assert outcome.code == 0 and "⌊(18 − 3)/1⌋ + 1 = 16" in outcome.out and "note" not in outcome.err
+    assert "4·6·16 = 384" in outcome.out and "(384 + 1)·4" in outcome.out
+    refused = striate("models", "net.py:Wide", "--input", "1x8x8")
+    assert refused.code == 2 and "fix: write nn.Linear(in_features=144, out_features=10)" in refused.err
+    assert "body.0" in refused.err.splitlines()[1], "the table comes first"
+    asked = striate("models", "net.py:Wide")
+    assert asked.code == 2 and "--input 1x28x28" in asked.error_lines()["fix"]
+    idle = striate("models", "net.py:Idle", "--input", "1x8x18")
+    assert idle.code == 0 and "note: spare nn.Linear is never used" in idle.err
+    wrong = striate("models", "net.py:Idle", "--input", "1x8x18", "--classes", "7")
+    assert wrong.code == 2 and "the data has 7 classes" in wrong.error_lines()["cause"]
 
 
 def test_recipes_lists_and_prints(striate: Any) -> None:

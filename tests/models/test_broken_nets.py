@@ -424,9 +424,7 @@ def test_what_is_refused(
 
 
 @pytest.mark.parametrize(("name", "flags", "told"), NOTED, ids=lambda value: str(value)[:30])
-def test_what_is_noted(
-    net_file: Path, capfd: pytest.CaptureFixture[str], name: str, flags: str, told: str
-) -> None:
+def test_what_is_noted(net_file: Path, capfd: pytest.CaptureFixture[str], name: str, flags: str, told: str) -> None:
     assert train(net_file, name, flags) == 0
     notes = [line for line in capfd.readouterr().out.splitlines() if line.startswith("note ")]
     assert len(notes) == 1 and told in notes[0], notes

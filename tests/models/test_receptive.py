@@ -73,7 +73,6 @@ def average_pools() -> Iterator[None]:
         yield
 
 
-
 def rows_by_name(net: nn.Module, shape: Shape) -> dict[str, LayerRow]:
     return {row.name: row for row in summarise(net, shape).rows}
 
@@ -128,7 +127,7 @@ def no_maximum() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", list(each_net()))
 def test_every_net_of_the_registry_sees_what_its_gradient_says(name: str) -> None:
-    classes, channels, _ = native_shape(name)
+    _, channels, _ = native_shape(name)
     for side in range(1, 100):
         try:
             net = create_model(name, 3, channels, (side + 3, side), **small(name))
@@ -205,9 +204,7 @@ class Branches(nn.Module):
 
 
 KINDS = ("conv", "pool", "blur", "up", "skip", "cat", "gate", "group", "crop")
-LAYERS = st.tuples(
-    st.sampled_from(KINDS), st.integers(1, 4), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2)
-)
+LAYERS = st.tuples(st.sampled_from(KINDS), st.integers(1, 4), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

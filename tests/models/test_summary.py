@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torchvision
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+import striate
 from striate.errors import UsageError
+from striate.models.sizes import output_size
 from striate.models.summary import check_fits, summarise
 
 
@@ -283,9 +289,12 @@ def test_summary_rows_are_the_layers_in_the_order_they_run() -> None:
         ("pool", "MaxPool2d", (8, 14, 14), 0),
         ("conv2", "Conv2d", (32, 14, 14), 2336),
         ("pool", "MaxPool2d", (32, 7, 7), 0),
+        ("flatten", "function", (1568,), 0),
         ("fc1", "Linear", (10,), 15690),
     ]
-    assert [row.macs for row in summary.rows] == [28 * 28 * 72, 0, 14 * 14 * 2304, 0, 15680]
+    assert [row.macs for row in summary.rows] == [28 * 28 * 72, 0, 14 * 14 * 2304, 0, 0, 15680]
+    assert [row.memory for row in summary.rows] == [4 * 8 * 784, 4 * 8 * 196, 4 * 32 * 196, 4 * 32 * 49, 0, 40]
+    assert sum(row.share for row in summary.rows) == pytest.approx(1)
     assert summary.parameters == summary.trainable == 80 + 2336 + 15690
 
 
@@ -307,6 +316,127 @@ def test_macs_of_nets_with_groups_and_strides_are_half_of_torchs_flops(name: str
         net(torch.rand(1, 3, 64, 48))
     assert 2 * summary.macs == counter.get_total_flops()
     assert summary.parameters == sum(row.parameters for row in summary.rows)
+
+
+class InFunctions(nn.Module):
+    """Nothing but functions and parameters: no layer that a hook could see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernels = nn.Parameter(torch.rand(4, 1, 3, 3))
+        self.weights = nn.Parameter(torch.rand(10, 144))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.max_pool2d(functional.conv2d(x, self.kernels, padding=1), 2, ceil_mode=True)
+        x = torch.cat([x, x * 2], 1)[:, :4]
+        return functional.linear(functional.pad(x, (1, 0, 1, 0)).flatten(1), self.weights)
+
+
+def test_functions_have_rows_and_multiply_adds() -> None:
+    net = InFunctions()
+    summary = summarise(net, (1, 9, 9))
+    rows = [(row.name, row.kind, row.output_shape, row.size_sums) for row in summary.rows]
+    assert rows == [
+        ("conv", "function", (4, 9, 9), ("⌊(9 + 2·1 − 3)/1⌋ + 1 = 9",)),
+        ("max_pool2d", "function", (4, 5, 5), ("⌈(9 − 2)/2⌉ + 1 = 5",)),
+        ("cat", "function", (8, 5, 5), ("4 + 4 = 8",)),
+        ("slice", "function", (4, 5, 5), ()),
+        ("pad", "function", (4, 6, 6), ()),
+        ("flatten", "function", (144,), ("4·6·6 = 144",)),
+        ("matmul", "function", (10,), ("144 → 10",)),
+        ("InFunctions", "InFunctions", (10,), ()),
+    ]
+    assert summary.rows[-1].parameters == 36 + 1440 and summary.rows[-1].parameter_sum == "4·1·3·3 + 10·144"
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.rand(1, 1, 9, 9))
+    assert 2 * summary.macs == 2 * sum(row.macs for row in summary.rows) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("layer", "before", "sums", "parameters"),
+    [
+        (nn.Conv2d(1, 6, 5, stride=2), (1, 28, 28), ("⌊(28 − 5)/2⌋ + 1 = 12",), "(5·5·1 + 1)·6"),
+        (
+            nn.Conv2d(4, 6, (5, 3), padding=(2, 0), groups=2, bias=False),
+            (4, 28, 20),
+            ("⌊(28 + 2·2 − 5)/1⌋ + 1 = 28", "⌊(20 − 3)/1⌋ + 1 = 18"),
+            "5·3·2·6",
+        ),
+        (nn.Conv2d(1, 2, 3, dilation=2), (1, 9, 9), ("⌊(9 − (2·(3 − 1) + 1))/1⌋ + 1 = 5",), "(3·3·1 + 1)·2"),
+        (nn.Conv2d(1, 2, 4, padding="same"), (1, 9, 9), ("⌊(9 + 1 + 2 − 4)/1⌋ + 1 = 9",), "(4·4·1 + 1)·2"),
+        (nn.MaxPool2d(3, 2, ceil_mode=True), (1, 8, 8), ("⌈(8 − 3)/2⌉ + 1 = 4",), ""),
+        (nn.MaxPool2d(2, 2, 1, ceil_mode=True), (1, 5, 5), ("⌈(5 + 2·1 − 2)/2⌉ + 1 − 1 = 3",), ""),
+        (nn.AvgPool2d((2, 1)), (1, 8, 8), ("⌊(8 − 2)/2⌋ + 1 = 4", "⌊(8 − 1)/1⌋ + 1 = 8"), ""),
+        (nn.AdaptiveAvgPool2d(2), (1, 8, 8), ("8/2 = 4 each → 2",), ""),
+        (nn.AdaptiveMaxPool2d(3), (1, 8, 8), ("⌊i·8/3⌋ to ⌈(i+1)·8/3⌉ → 3",), ""),
+        (
+            nn.ConvTranspose2d(4, 6, 4, 2, 1, output_padding=1),
+            (4, 7, 7),
+            ("(7 − 1)·2 − 2·1 + 4 + 1 = 15",),
+            "4·4·4·6 + 6",
+        ),
+        (nn.Upsample(scale_factor=2), (1, 7, 7), ("⌊7·2⌋ = 14",), ""),
+        (nn.Flatten(), (2, 3, 4), ("2·3·4 = 24",), ""),
+        (nn.Linear(5, 3), (1, 1, 5), ("5 → 3",), "(5 + 1)·3"),
+        (nn.Linear(5, 3, bias=False), (1, 1, 5), ("5 → 3",), "5·3"),
+        (nn.BatchNorm2d(4), (4, 3, 3), (), "2·4"),
+        (nn.PReLU(), (4, 3, 3), (), "1"),
+        (nn.ReLU(), (4, 3, 3), (), ""),
+    ],
+)
+def test_the_sums_of_a_layer(
+    layer: nn.Module, before: tuple[int, int, int], sums: tuple[str, ...], parameters: str
+) -> None:
+    (row,) = summarise(layer, before).rows
+    assert (row.size_sums, row.parameter_sum) == (sums, parameters)
+
+
+def value_of(text: str) -> int:
+    """Work out a sum as it is written."""
+    for sign, word in zip("⌊⌋⌈⌉·−", ("math.floor(", ")", "math.ceil(", ")", "*", "-"), strict=True):
+        text = text.replace(sign, word)
+    return int(eval(text, {"math": math}))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 4), st.integers(0, 3), st.integers(1, 3), st.booleans())
+def test_every_sum_gives_the_size_that_torch_gives(
+    length: int, kernel: int, stride: int, padding: int, dilation: int, pools: bool
+) -> None:
+    reach = dilation * (kernel - 1) + 1
+    if reach > length + 2 * padding:
+        with pytest.raises(UsageError, match="larger than an input"):
+            output_size(length, kernel, stride, padding, dilation)
+        return
+    padding = min(padding, kernel // 2) if pools else padding
+    assume(reach <= length + 2 * padding)
+    layer: nn.Module = nn.Conv2d(1, 1, kernel, stride, padding, dilation)
+    if pools:
+        layer = nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=True)
+    (row,) = summarise(layer, (1, length, length)).rows
+    (told,) = row.size_sums
+    told, _, result = told.partition(" = ")
+    assert value_of(told) == int(result) == row.output_shape[1]
+    if not pools:
+        assert output_size(length, kernel, stride, padding, dilation) == row.output_shape[1]
+
+
+def test_output_size() -> None:
+    assert striate.output_size is output_size
+    assert output_size(28, 5, 2) == 12
+    assert output_size(227, 11, 4) == 55 and output_size(224, 11, 4) == 54
+    assert output_size((28, 32), 5, stride=(2, 1), padding=(0, 2)) == (12, 32)
+    assert output_size(5, (3, 1)) == (3, 5)
+    with pytest.raises(UsageError) as caught:
+        output_size(4, 7, padding=1)
+    assert caught.value.what == "a kernel of 7 is larger than an input of 4 with a padding of 1 on each side"
+    assert caught.value.fix == "use an input of at least 5, or a padding of at least 2"
+    assert output_size(5, 7, padding=1) == output_size(4, 7, padding=2) - 1 == 1
+    with pytest.raises(UsageError, match="a dilation of 3 spans 7 pixels"):
+        output_size(6, 3, dilation=3)
+    for wrong in ({"stride": 0}, {"padding": -1}, {"kernel": 0}, {"in_size": 2.5}, {"kernel": True}, {"stride": (1,)}):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            output_size(**{"in_size": 9, "kernel": 3, **wrong})  # type: ignore[arg-type]
 
 
 def test_summary_of_a_net_that_overrides_train() -> None:

@@ -1,4 +1,4 @@
-"""How the command line tells an error: at most three lines on stderr, after a table where it helps, and an exit code."""
+"""How the command line tells an error: at most three lines on stderr, below a table where it helps, and a code."""
 
 from __future__ import annotations
 

@@ -27,8 +27,7 @@ def run_explained(net: nn.Module, pictures: Tensor, training: bool, watched: boo
             raise
         except Exception as error:
             explained = explain_failure(net, trace, tuple(pictures.shape), error)
-            if not watched:
-                explained.detail = layer_lines(net, pictures, training)
+            explained.detail = layer_lines(net, pictures, training)
             raise explained from error
     return trace
 
@@ -41,13 +40,7 @@ def layer_lines(net: nn.Module, pictures: Tensor, training: bool) -> list[str]:
         with contextlib.suppress(Exception):
             net(pictures)
     rows = table_of(net, trace, (pictures.shape[1], pictures.shape[2], pictures.shape[3]))
-    if not rows:
-        return []
-    lines = lines_of(rows)
-    if trace.running:
-        call = trace.running[-1]
-        lines.append(f"{call.name or type(net).__name__}  {type(call.module).__name__}  fails")
-    return lines
+    return lines_of(rows, trace.running[-1] if trace.running else None) if rows else []
 
 
 def explain_failure(net: nn.Module, trace: Trace, batch_shape: Shape, error: Exception) -> UsageError:
@@ -80,7 +73,7 @@ def explain_failure(net: nn.Module, trace: Trace, batch_shape: Shape, error: Exc
 
 
 def _python_fault(net: nn.Module, call: Call, error: Exception) -> tuple[str, str, str] | None:
-    """Explain what is no matter of shapes: a `forward` that is missing, takes too little, or names what is not there."""
+    """Explain what is no matter of shapes: a `forward` that is missing or takes too little, a wrong name."""
     text, name = str(error), type(call.module).__name__
     if isinstance(error, NotImplementedError) and '"forward"' in text:
         what = f"{name} has no forward"

@@ -82,11 +82,9 @@ def _convolution(inputs: Inputs, arguments: Sequence[Any], shape: Shape) -> Fiel
 def _pool(count: int, has_dilation: bool) -> Rule:
     def rule(inputs: Inputs, arguments: Sequence[Any], shape: Shape) -> Fields | None:
         kernel = arguments[1]
-        stride, padding, dilation = (list(arguments[2:5]) + [[], 0, 1])[:3] if len(arguments) > 2 else ([], 0, 1)
-        if len(arguments) == 3:
-            padding, dilation = 0, 1
-        elif len(arguments) == 4 or not has_dilation:
-            dilation = 1
+        given, defaults = list(arguments[2:5]), [[], 0, 1]
+        stride, padding, dilation = given + defaults[len(given) :]
+        dilation = dilation if has_dilation else 1  # where the others have `ceil_mode`
 
         def along(place: int, length: int, outputs: int) -> tuple[Any, float]:
             size = _at(kernel, place)
@@ -213,7 +211,8 @@ def _opened(shape: Shape, new: int) -> dict[int, int]:
 
 def _slice(inputs: Inputs, arguments: Sequence[Any], shape: Shape) -> Fields | None:
     own, fields = inputs[0]
-    dim, start, _, step = (*arguments[1:], *(0, None, None, 1)[len(arguments) - 1 :])
+    given = list(arguments[1:])
+    dim, start, _, step = given + [0, None, None, 1][len(given) :]
     dim %= len(own)
     begin = range(own[dim])[slice(start, None, None)]
     table = taps.window(shape[dim], 1, step, -(begin.start if len(begin) else 0))

@@ -133,14 +133,16 @@ def joined(axes: Sequence[Axis], dim: int) -> Axis:
     if not any(dim in axis.dims for axis in axes):
         return union(axes)
     if not all(axis.dims == {dim} and axis.exact for axis in axes):
-        return replace(collapse(union([collapse(axis, axis.dims) for axis in axes]), ()), known=False)
-    parts = {name: np.concatenate([getattr(axis, name) for axis in axes]) for name in ("first", "last", "low", "high")}
+        return replace(union([collapse(axis, axis.dims) for axis in axes]), known=False)
     return Axis(
         frozenset({dim}),
         True,
-        **parts,
-        jump=max(axis.jump for axis in axes),
-        known=all(axis.known for axis in axes),
+        np.concatenate([axis.first for axis in axes]),
+        np.concatenate([axis.last for axis in axes]),
+        np.concatenate([axis.low for axis in axes]),
+        np.concatenate([axis.high for axis in axes]),
+        max(axis.jump for axis in axes),
+        all(axis.known for axis in axes),
     )
 
 
@@ -189,9 +191,9 @@ def field_of(fields: Fields | None, picture: tuple[int, int]) -> Field | None:
 def _measure(axis: Axis, length: int) -> tuple[int, float, int, int]:
     """Return size, stride, padding, and the pixels seen from the middle, along one axis."""
     read = np.isfinite(axis.first)
-    size = int(round((axis.last - axis.first + 1)[read].max()))
+    size = round(float((axis.last - axis.first + 1)[read].max()))
     middle = len(axis.first) // 2
     low, high = axis.low[middle], axis.high[middle]
     seen = int(min(high, length - 1) - max(low, 0) + 1) if low <= high else 0
     start = axis.first[read][0]
-    return size, round(axis.jump, 3), int(round(-start)), seen
+    return size, round(axis.jump, 3), round(-float(start)), seen

@@ -79,9 +79,7 @@ def window_sum(
     return f"{told} − {plain - result} = {result}"
 
 
-def transposed_sum(
-    length: int, kernel: int, stride: int, padding: int, dilation: int, extra: int, result: int
-) -> str:
+def transposed_sum(length: int, kernel: int, stride: int, padding: int, dilation: int, extra: int, result: int) -> str:
     """Write down the sum of a transposed convolution for one axis: `(7 − 1)·2 − 2·1 + 4 = 14`."""
     reach = f"{kernel}" if dilation == 1 or kernel == 1 else f"{dilation}·({kernel} − 1) + 1"
     border = f" − 2·{padding}" if padding else ""

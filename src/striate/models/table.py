@@ -125,7 +125,7 @@ def _function_row(owner: Call, operation: Operation, picture: tuple[int, int], t
 
 
 def _is_one_row(net: nn.Module, call: Call) -> bool:
-    """Whether all that a module does stands in one row: a layer does, a net whose `forward` calls functions does not."""
+    """Whether one row says all that a module does: of a layer, but not of a net whose `forward` calls functions."""
     return call.is_layer and (call.module is not net or type(net).__module__.startswith("torch.nn."))
 
 
@@ -142,12 +142,14 @@ def _has_row(net: nn.Module, owner: Call, operation: Operation) -> bool:
     return True
 
 
-def lines_of(rows: Sequence[LayerRow], most: int = 12) -> list[str]:
-    """Return the last rows as aligned text, with the sum behind each size: what is shown above an error."""
+def lines_of(rows: Sequence[LayerRow], failed: Call | None, most: int = 12) -> list[str]:
+    """Return the last rows as aligned text, with the sum behind each size, and the module that failed after them."""
     cells = [("layer", "kind", "output", "how its size comes about")]
     cells += [
         (row.name, row.kind, "x".join(map(str, row.output_shape)), ", ".join(row.size_sums)) for row in rows[-most:]
     ]
+    if failed is not None:
+        cells.append((failed.name or "forward", type(failed.module).__name__, "fails", ""))
     widths = [max(len(row[i]) for row in cells) for i in range(3)]
     lines = ["  ".join((*(row[i].ljust(widths[i]) for i in range(3)), row[3])).rstrip() for row in cells]
     if len(rows) > most:

@@ -108,7 +108,7 @@ class Watch(TorchDispatchMode):
 
     def _forget_aliases(self, written: Tensor) -> None:
         """Other tensors in the memory that was written now hold numbers of which nothing is known."""
-        aliases = [tensor for tensor in self._fields.keys() if tensor is not written and _shared(tensor, written)]
+        aliases = [tensor for tensor in list(self._fields) if tensor is not written and _shared(tensor, written)]
         if written._base is not None:
             aliases.append(written._base)
         for tensor in aliases:

@@ -180,6 +180,8 @@ class ModelsSettings(Settings):
     )
     classes: int | None = Field(None, ge=1, description="number of classes; default: as in the net's paper")
     model_option: dict[str, Any] = Field(default_factory=dict, description="options of the net, name=value")
+    svg: Path | None = Field(None, description="also draw the net to scale into this SVG file")
+    as_markdown: bool = Field(False, description="the tables in Markdown")
     as_json: bool = Field(False, description="JSON instead of the table")
 
     @field_validator("input", mode="before")
