@@ -24,6 +24,8 @@ from striate.settings.base import build as build_settings
 from striate.settings.explain import ExplainSettings
 from striate.settings.export import ExportSettings
 from striate.settings.layers import resolve_train
+from striate.settings.layers import from_text, resolve_train
+from striate.settings.lesson import OF_LESSON, LessonSettings
 from striate.settings.recipes import list_recipes, load_recipe
 from striate.settings.train import TrainSettings
 from striate.settings.values import from_text
@@ -34,7 +36,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SHELLS = ("console", "sh", "powershell")
 # Commands that are quick and print the same on every machine.
-QUICK = re.compile(r"(models|recipes|data show digits)\b|train .*--show-config")
+QUICK = re.compile(r"(lesson|models|recipes|data show digits)\b|train .*--show-config")
 # Lines of the first run that depend neither on the machine nor on how many epochs are run.
 STABLE = ("data ", "pictures ", "net ", "training ")
 SETTINGS_OF = {
@@ -48,6 +50,7 @@ SETTINGS_OF = {
     "import": verbs.ImportSettings,
     "check": verbs.CheckSettings,
     "cache ls": verbs.CacheListSettings,
+    "lesson": LessonSettings,
     "models": verbs.ModelsSettings,
     "recipes": verbs.RecipesSettings,
     "data ls": verbs.DataListSettings,
@@ -126,6 +129,8 @@ def check_values(verb: str, given: Mapping[str, Any]) -> None:
     data = given["name"] if verb == "data show" else getattr(settings, "data", None)
     if data is not None and not looks_like_pictures(data):
         find_named(data)
+    if verb == "lesson" and "name" in given:
+        assert given["name"] in OF_LESSON, given["name"]
     if verb in ("models", "recipes") and "name" in given:
         known = list_models() if verb == "models" else list_recipes()
         assert given["name"] in known or ".py:" in given["name"], given["name"]

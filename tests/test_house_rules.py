@@ -16,7 +16,7 @@ ROWS = (
     ("cli",),
     ("api", "shipping", "serve", "tuning", "estimator"),
     ("report",),
-    ("training", "explain", "exporting"),
+    ("training", "explain", "exporting", "lessons"),
     ("evaluation",),
     ("predictor",),
     ("runs",),

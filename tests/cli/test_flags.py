@@ -11,6 +11,7 @@ from striate.cli.compare import compare
 from striate.cli.data import data_add, data_ls, data_show
 from striate.cli.evaluate import evaluate
 from striate.cli.flags import flag_name, given_values, metavar_of
+from striate.cli.lesson import lesson
 from striate.cli.models import models
 from striate.cli.predict import predict
 from striate.cli.recipes import recipes
@@ -18,6 +19,7 @@ from striate.cli.train import resume, train
 from striate.cli.verify import verify
 from striate.settings import verbs
 from striate.settings.base import Settings
+from striate.settings.lesson import LessonSettings
 from striate.settings.train import TrainSettings
 
 COMMANDS = [
@@ -27,6 +29,7 @@ COMMANDS = [
     (evaluate, verbs.EvalSettings),
     (predict, verbs.PredictSettings),
     (compare, verbs.CompareSettings),
+    (lesson, LessonSettings),
     (models, verbs.ModelsSettings),
     (recipes, verbs.RecipesSettings),
     (data_ls, verbs.DataListSettings),

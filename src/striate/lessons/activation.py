@@ -74,7 +74,7 @@ def collapse_part() -> Part:
         if made == "at_once":
             known = {**known, "joined": 4}
             says = Text("Both matrices multiplied give one.", "两个矩阵相乘，得到一个矩阵。")
-            told = f"W₂W₁ = {rows_text(second)} · {rows_text(first)} = {rows_text(joined)}"
+            told = f"W₂W₁ = [{rows_text(second)}]·[{rows_text(first)}] = [{rows_text(joined)}]"
             lit = {"first": _whole(first), "second": _whole(second)}
             frames.append(Frame(says, told, lit, {"joined": _whole(joined)}, dict(known)))
         for i, row in enumerate(values):

@@ -176,9 +176,10 @@ def eval_part(batch: Values, last: dict[str, Any]) -> Part:
                 "于是一张图片只有一个答案，与同批还有谁无关。",
             ),
             Text(
-                "Both columns differ, as the running statistics have had too few batches. Forgetting model.eval(), or"
-                " too few steps, shows as an accuracy that is good in training and poor afterwards.",
-                "两列不同，是因为移动统计量见过的批次还太少。忘了调用 model.eval()，或训练步数太少，"
+                "Both columns differ: the running statistics are those of all batches so far and still hold some of"
+                " the 0 and 1 they began with. A forgotten model.eval(), or too few steps, shows as an accuracy that"
+                " is good in training and poor afterwards.",
+                "两列不同：移动统计量来自至今所有的批，还残留着初值 0 和 1。忘了调用 model.eval()，或训练步数太少，"
                 "就会出现训练时准确率高、之后却很差的现象。",
             ),
         ),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from striate.errors import UsageError
-from striate.lessons.lesson import Frame, Grid, Lesson, Part, Scene, Table, Text, Values, factor, number
+from striate.lessons.lesson import Cell, Frame, Grid, Lesson, Part, Scene, Table, Text, Values, factor, number
 from striate.lessons.reading import read_numbers
 from striate.lessons.titles import TITLES
 
@@ -105,6 +105,10 @@ def one_step_part(x: Values, y: Values, start: tuple[float, float], rate: float)
     )
 
 
+Lit = dict[str, list[Cell]]
+Move = tuple[Text, str, Lit, str]  # what is done, the sum, the cells it reads, the grid it fills
+
+
 def _scene(
     x: Values,
     y: Values,
@@ -114,92 +118,87 @@ def _scene(
     after: tuple[float, float],
     loss_after: float,
 ) -> Scene:
-    w, b = start
-    count = len(x)
-    made = dict.fromkeys(("prediction", "error", "squared", "loss", "gradients", "after"), 0)
-    names = Text("Data, weight and bias are given.", "已知数据、权重和偏置。")
-    frames = [Frame(names, filled=dict(made), ends=False)]
-
-    def add(says: Text, sums: str, lit: dict[str, list[tuple[int, int, int]]], key: str, place: int = 0) -> None:
-        made[key] += 1
-        at = {key: [(0, 0, place) if key in ("gradients", "after", "loss") else (0, place, 0)]}
-        frames.append(Frame(says, sums, lit, at, dict(made)))
-
-    for n in range(count):
-        value = f"{factor(w)}·{factor(x[n])} + {factor(b)} = {number(known['prediction'][n])}"
-        add(
-            Text(f"Forward, point {n + 1}: wx + b", f"前向，第 {n + 1} 点：wx + b"),
-            value,
-            {"x": [(0, n, 0)], "parameters": [(0, 0, 0), (0, 0, 1)]},
-            "prediction",
-            n,
-        )
-    for n in range(count):
-        value = f"{factor(known['prediction'][n])} − {factor(y[n])} = {number(known['error'][n])}"
-        add(
-            Text(f"Error, point {n + 1}: prediction − y", f"误差，第 {n + 1} 点：预测 − y"),
-            value,
-            {"prediction": [(0, n, 0)], "y": [(0, n, 0)]},
-            "error",
-            n,
-        )
-    for n in range(count):
-        value = f"{factor(known['error'][n])}² = {number(known['squared'][n])}"
-        add(Text(f"Squared, point {n + 1}", f"平方，第 {n + 1} 点"), value, {"error": [(0, n, 0)]}, "squared", n)
-    column = [(0, n, 0) for n in range(count)]
-    squares = " + ".join(number(value) for value in known["squared"])
-    add(
-        Text("Loss: the mean of the squares", "损失：平方的平均值"),
-        f"({squares})/{count} = {number(known['loss'])}",
-        {"squared": column},
-        "loss",
-    )
-    by_w = " + ".join(f"{factor(error)}·{factor(value)}" for error, value in zip(known["error"], x))
-    by_b = " + ".join(factor(error) for error in known["error"])
-    add(
-        Text("Backward: dL/dw is 2/n times the sum of error · x", "反向：dL/dw = 2/n 乘以 误差·x 之和"),
-        f"2/{count}·({by_w}) = {number(known['dw'])}",
-        {"error": column, "x": column},
-        "gradients",
-        0,
-    )
-    add(
-        Text("Backward: dL/db is 2/n times the sum of the errors", "反向：dL/db = 2/n 乘以误差之和"),
-        f"2/{count}·({by_b}) = {number(known['db'])}",
-        {"error": column},
-        "gradients",
-        1,
-    )
-    for n, (name, old, slope, new) in enumerate((("w", w, known["dw"], after[0]), ("b", b, known["db"], after[1]))):
-        says = Text(f"Step: {name} − learning rate · dL/d{name}", f"更新：{name} − 学习率 · dL/d{name}")
-        lit = {"parameters": [(0, 0, n)], "gradients": [(0, 0, n)]}
-        add(says, f"{factor(old)} − {number(rate)}·{factor(slope)} = {number(new)}", lit, "after", n)
-    says = Text("Forward once more: the loss after the step", "再前向一次：更新后的损失")
-    frames.append(Frame(says, f"L = {number(loss_after)}", {"after": [(0, 0, 0), (0, 0, 1)]}, {}, dict(made)))
-
     def grid(key: str, title: Text, values: Any, role: str, down: bool = True) -> Grid:
         cells = np.asarray(values, dtype=np.float64).reshape((1, -1, 1) if down else (1, 1, -1))
         return Grid(key, title, cells, role)
 
-    return Scene(
-        (
-            grid("x", Text("x", "x"), x, "input"),
-            grid("y", Text("y", "y"), y, "input"),
-            grid("parameters", Text("w, b", "w、b"), start, "weight", down=False),
-            grid("prediction", Text("prediction", "预测"), known["prediction"], "output"),
-            grid("error", Text("error", "误差"), known["error"], "output"),
-            grid("squared", Text("squared", "平方"), known["squared"], "output"),
-            grid("loss", Text("loss", "损失"), known["loss"], "output"),
-            grid("gradients", Text("dL/dw, dL/db", "dL/dw、dL/db"), (known["dw"], known["db"]), "output", down=False),
-            grid("after", Text("new w, b", "新的 w、b"), after, "weight", down=False),
-        ),
-        tuple(frames),
+    grids = (
+        grid("x", Text("x", "x"), x, "input"),
+        grid("y", Text("y", "y"), y, "input"),
+        grid("parameters", Text("w, b", "w、b"), start, "weight", down=False),
+        grid("prediction", Text("prediction", "预测"), known["prediction"], "output"),
+        grid("error", Text("error", "误差"), known["error"], "output"),
+        grid("squared", Text("squared", "平方"), known["squared"], "output"),
+        grid("loss", Text("loss", "损失"), known["loss"], "output"),
+        grid("gradients", Text("dL/dw, dL/db", "dL/dw、dL/db"), (known["dw"], known["db"]), "output", down=False),
+        grid("after", Text("new w, b", "新的 w、b"), after, "weight", down=False),
     )
+    made = dict.fromkeys(("prediction", "error", "squared", "loss", "gradients", "after"), 0)
+    frames = [Frame(Text("Data, weight and bias are given.", "已知数据、权重和偏置。"), filled=dict(made), ends=False)]
+    shapes = {one.key: one.cells.shape for one in grids}
+    for says, sums, lit, key in [*_forward(x, y, start, known), *_backward(x, start, rate, known, after)]:
+        row, column = divmod(made[key], shapes[key][2])
+        made[key] += 1
+        frames.append(Frame(says, sums, lit, {key: [(0, row, column)]}, dict(made)))
+    says = Text("Forward once more: the loss after the step", "再前向一次：更新后的损失")
+    frames.append(Frame(says, f"L = {number(loss_after)}", {"after": [(0, 0, 0), (0, 0, 1)]}, {}, dict(made)))
+    return Scene(grids, tuple(frames))
+
+
+def _forward(x: Values, y: Values, start: tuple[float, float], known: dict[str, Any]) -> list[Move]:
+    """Return the moves from the data to the loss."""
+    w, b = start
+    points = range(len(x))
+    prediction, error, squared = (known[name] for name in ("prediction", "error", "squared"))
+    moves: list[Move] = []
+    for n in points:
+        says = Text(f"Forward, point {n + 1}: wx + b", f"前向，第 {n + 1} 点：wx + b")
+        sums = f"{factor(w)}·{factor(x[n])} + {factor(b)} = {number(prediction[n])}"
+        moves.append((says, sums, {"x": [(0, n, 0)], "parameters": [(0, 0, 0), (0, 0, 1)]}, "prediction"))
+    for n in points:
+        says = Text(f"Error, point {n + 1}: prediction − y", f"误差，第 {n + 1} 点：预测 − y")
+        sums = f"{factor(prediction[n])} − {factor(y[n])} = {number(error[n])}"
+        moves.append((says, sums, {"prediction": [(0, n, 0)], "y": [(0, n, 0)]}, "error"))
+    for n in points:
+        says = Text(f"Squared, point {n + 1}", f"平方，第 {n + 1} 点")
+        moves.append((says, f"{factor(error[n])}² = {number(squared[n])}", {"error": [(0, n, 0)]}, "squared"))
+    says = Text("Loss: the mean of the squares", "损失：平方的平均值")
+    added = " + ".join(number(value) for value in squared)
+    lit: Lit = {"squared": [(0, n, 0) for n in points]}
+    return [*moves, (says, f"({added})/{len(x)} = {number(known['loss'])}", lit, "loss")]
+
+
+def _backward(
+    x: Values, start: tuple[float, float], rate: float, known: dict[str, Any], after: tuple[float, float]
+) -> list[Move]:
+    """Return the moves from the loss to the new weight and bias."""
+    column = [(0, n, 0) for n in range(len(x))]
+    by_w = " + ".join(f"{factor(error)}·{factor(value)}" for error, value in zip(known["error"], x))
+    by_b = " + ".join(factor(error) for error in known["error"])
+    moves: list[Move] = [
+        (
+            Text("Backward: dL/dw is 2/n times the sum of error · x", "反向：dL/dw = 2/n 乘以 误差·x 之和"),
+            f"2/{len(x)}·({by_w}) = {number(known['dw'])}",
+            {"error": column, "x": column},
+            "gradients",
+        ),
+        (
+            Text("Backward: dL/db is 2/n times the sum of the errors", "反向：dL/db = 2/n 乘以误差之和"),
+            f"2/{len(x)}·({by_b}) = {number(known['db'])}",
+            {"error": column},
+            "gradients",
+        ),
+    ]
+    for n, name in enumerate("wb"):
+        slope = known[f"d{name}"]
+        says = Text(f"Step: {name} − learning rate · dL/d{name}", f"更新：{name} − 学习率 · dL/d{name}")
+        sums = f"{factor(start[n])} − {number(rate)}·{factor(slope)} = {number(after[n])}"
+        moves.append((says, sums, {"parameters": [(0, 0, n)], "gradients": [(0, 0, n)]}, "after"))
+    return moves
 
 
 def largest_rate(x: Values) -> float:
-    """Return the learning rate beyond which descent leaves the minimum: 2 / largest eigenvalue of the loss's"
-    " Hessian."""
+    """Return the rate beyond which descent leaves the minimum: 2 / the largest eigenvalue of the loss's Hessian."""
     hessian = 2 / len(x) * np.array([[(x * x).sum(), x.sum()], [x.sum(), len(x)]])
     return float(2 / np.linalg.eigvalsh(hessian)[-1])
 

@@ -12,7 +12,7 @@ MOST_STEP_LINES = 16  # of a scene; the page and the JSON have the other steps
 WIDEST_GRID, MOST_CELLS = 16, 256  # columns, and cells of one channel: a larger grid is no longer read
 GAP = 3  # columns between two blocks
 # Chinese may be parted anywhere but before these.
-_TOKEN = re.compile(r"\s+|[\u2e80-\uffef][，。；：、！？）】”…]*|[^\s\u2e80-\uffef]+[，。；：、！？）】”…]*")
+_TOKEN = re.compile(r"\s+|[\u2e80-\uffef][，。；：、！？）】”…]*|[^\s\u2e80-\uffef]+(?: %)?[.]?[，。；：、！？）】”…]*")
 Block = list[str]
 
 
@@ -42,7 +42,7 @@ def _part_lines(part: Part, language: str, width: int) -> Iterator[str]:
         widest = [max(cell_width(row[i]) for row in told) for i in range(2)]
         for title, note, does in told:
             yield f"  {_padded(title, widest[0])}  {_padded(note, widest[1])}  {does}".rstrip()
-        yield _in(Text("--html and --plot show the pictures.", "图片见 --html 或 --plot。"), language)
+        yield _in(Text("--html shows the pictures.", "图片见 --html。"), language)
 
 
 def _scene_lines(scene: Scene, language: str, width: int) -> Iterator[str]:
