@@ -15,6 +15,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 ROWS = (
     ("cli",),
     ("api", "shipping", "serve", "tuning", "estimator"),
+    ("reporting",),
     ("report",),
     ("training", "explain", "exporting", "lessons"),
     ("evaluation",),

@@ -18,6 +18,7 @@ from striate.report.console import Display, note, say
 from striate.report.live import LiveCurves
 from striate.report.progress import Progress as Passes
 from striate.report.text import closing, opening
+from striate.reporting.advice import Advisor
 from striate.runs.folder import RunFolder, open_run
 from striate.runs.journal import EpochResult, read_results, read_steps
 from striate.runs.model_file import read_card
@@ -231,10 +232,14 @@ def _carry_out(job: Job, began: float, *, live: bool, quiet: bool, data: Parts |
         show(line)
     steps_per_epoch = len(job.learner.batches)
     curves = _Curves(job, live)
+    advisor = Advisor(
+        job.folder, job.settings.model_dump(), given=data is not None, report=(lambda line: None) if quiet else note
+    )
     with Display(steps_per_epoch=steps_per_epoch, quiet=quiet) as display:
         for happening in job.run():
             if isinstance(happening, EpochResult):
                 display.epoch(asdict(happening), job.epochs)
+                advisor.look(job.epochs)
                 curves.update()
                 continue
             display.progress(

@@ -40,6 +40,7 @@ from striate.training.forecast import (
     steps_within,
     whole_seconds,
 )
+from striate.training.health import HealthLog
 from striate.training.loop import Learner, Progress, ran_away, recompute_batchnorm, train_epoch
 from striate.training.material import Material, Report
 from striate.training.prepare import NetParts
@@ -97,6 +98,7 @@ class Job:
         # What is validated, tested and shipped: the average of the weights where there is one, else the net itself.
         self.tested = self.learner.net if self.learner.average is None else copy.deepcopy(self.learner.net)
         restore_length(self.learner, self.folder)
+        self.health = HealthLog(self.folder, self.learner, self.material, self.report)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -170,6 +172,7 @@ class Job:
             self._save()
             raise
         self.journal.add_result(result)
+        self.health.end_epoch(result.epoch, result.step, last=result.step >= self.total_steps)
         self.progress.next_epoch()
         self.progress.pauses += time.perf_counter() - began
         if self.stop_signal or self.saver.is_due(self.progress.step, epoch_ended=True):

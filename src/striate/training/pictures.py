@@ -18,7 +18,7 @@ from striate.runs.packed import is_packed
 from striate.settings.train import TrainSettings
 from striate.training.importing import data_of_import
 from striate.training.material import Report, as_parts, open_data, open_other
-from striate.training.records import read_config
+from striate.training.records import fingerprints, read_config
 
 
 def run_of(target: str | Path, output: str, report: Report) -> tuple[RunFolder | None, TrainSettings]:
@@ -125,3 +125,33 @@ def sample(
         chosen = indices[np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(np.int64)]
         return split, part, predictor.preprocess.geometry_all(part.images[chosen]), chosen
     raise DataError(f"{parts.name} holds no picture")
+
+
+def own_parts(
+    folder: RunFolder,
+    settings: TrainSettings,
+    report: Report,
+    *,
+    data: Any = None,
+    data_root: str | Path | None = None,
+) -> tuple[Parts, Split]:
+    """Return a run's own data as its maker splits them, and the run's split; `data`: arrays that it was trained on.
+
+    Raises UsageError for a run of arrays that are not given and of imported weights, DataError where the data are no
+    longer what they were.
+    """
+    record = folder.read_json("data.json")
+    if "imported" in record:
+        raise UsageError(f"{folder} was imported", "nothing is known of the pictures that it was trained on")
+    if data is None and record["given"]:
+        raise UsageError(f"{folder} was trained on arrays", "a run folder does not hold them", "pass data=…")
+    if data_root is not None:
+        settings = settings.model_copy(update={"data_root": Path(data_root)})
+    parts = open_data(settings, report).parts if data is None else as_parts(data)
+    if fingerprints(parts) != record["fingerprints"]:
+        raise DataError(
+            f"{settings.data} changed since the run began",
+            "its split no longer says which pictures were trained on",
+            "restore the data, or name their folder with --data-root",
+        )
+    return parts, Split.from_json(folder.read_json("split.json"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from striate.data.dataset import Parts
@@ -76,6 +77,7 @@ def data_record(material: Material, checkup: Checkup | None, given: bool) -> dic
         "pictures": {name: len(part) for name, part in present.items() if part is not None},
         "counts": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
         "classes": list(parts.train.classes),
+        "class_counts": {name: _class_counts(material, name) for name in ("train", "validation", "test")},
         "picture": {"size": list(parts.train.size), "channels": parts.train.channels},
         "mean": list(preprocess.mean),
         "std": list(preprocess.std),
@@ -83,6 +85,14 @@ def data_record(material: Material, checkup: Checkup | None, given: bool) -> dic
         "geometry": list(checkup.geometry.reasons) if checkup is not None else [],
         "left_out": _left_out(checkup) if checkup is not None else [],
     }
+
+
+def _class_counts(material: Material, split: str) -> list[int]:
+    """Return the pictures of each class in a split."""
+    if not len(getattr(material.split, split)):
+        return [0] * len(material.parts.train.classes)
+    part, indices = material.split.of(material.parts, split)
+    return np.bincount(part.labels[indices], minlength=len(part.classes)).tolist()
 
 
 def fingerprints(parts: Parts) -> dict[str, str]:
