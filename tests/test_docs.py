@@ -24,9 +24,9 @@ from striate.settings.base import build as build_settings
 from striate.settings.explain import ExplainSettings
 from striate.settings.export import ExportSettings
 from striate.settings.layers import resolve_train
-from striate.settings.layers import from_text, resolve_train
 from striate.settings.lesson import OF_LESSON, LessonSettings
 from striate.settings.recipes import list_recipes, load_recipe
+from striate.settings.report import ReportSettings
 from striate.settings.train import TrainSettings
 from striate.settings.values import from_text
 
@@ -45,6 +45,7 @@ SETTINGS_OF = {
     "verify": verbs.VerifySettings,
     "predict": verbs.PredictSettings,
     "export": ExportSettings,
+    "report": ReportSettings,
     "compare": verbs.CompareSettings,
     "explain": ExplainSettings,
     "import": verbs.ImportSettings,

@@ -22,6 +22,7 @@ _PUBLIC = {
     "export": "striate.shipping",
     "compare": "striate.api",
     "lesson": "striate.lessons.catalogue",
+    "write_report": "striate.reporting.run",
     "Run": "striate.api",
     "Predictor": "striate.predictor.predictor",
     "Dataset": "striate.data.dataset",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from striate.api import train as train
     from striate.lessons.catalogue import lesson as lesson
     from striate.predictor.predictor import load_predictor
+    from striate.reporting.run import write_report as write_report
     from striate.shipping import export as export
     from striate.training.importing import import_model as import_model
     from striate.training.verify import verify as verify

@@ -19,6 +19,7 @@ from striate.report.live import LiveCurves
 from striate.report.progress import Progress as Passes
 from striate.report.text import closing, opening
 from striate.reporting.advice import Advisor
+from striate.reporting.run import write_card_page, write_report
 from striate.runs.folder import RunFolder, open_run
 from striate.runs.journal import EpochResult, read_results, read_steps
 from striate.runs.model_file import read_card
@@ -72,6 +73,10 @@ class Run:
         """Evaluate on a split; see striate.evaluate."""
         return evaluate(self.folder, split=split, predictor=self._predictor, parts=self._data, **options)
 
+    def report(self, out: str | Path | None = None, **options: Any) -> Path:
+        """Write the report as one HTML file and return its path; see striate.write_report."""
+        return write_report(self.folder, out=out, predictor=self._predictor, data=self._data, **options)
+
 
 def train(
     data: Any = "digits",
@@ -79,6 +84,7 @@ def train(
     model: Any = None,
     live: bool = False,
     quiet: bool = False,
+    report: bool = False,
     config: str | Path | None = None,
     **settings: Any,
 ) -> Run:
@@ -86,7 +92,8 @@ def train(
 
     `data`: the name of a data set, (images, labels), a Dataset or Parts; images uint8 or float 0–1 of shape (N, H, W),
     (N, H, W, C) or (N, C, H, W). `model`: a registered name, an nn.Module of your own or its class. `settings`: any of
-    TrainSettings. `live` redraws the curves in a notebook. Raises StriateError with cause and fix.
+    TrainSettings. `live` redraws the curves in a notebook; `report` also writes report.html.
+    Raises StriateError with cause and fix.
     """
     given = dict(settings)
     parts = None
@@ -104,7 +111,8 @@ def train(
     resolved, _, _ = resolve_train(
         given, origin="argument", config=Path(config) if config is not None else None, environ=os.environ
     )
-    return run_training(resolved, data=parts, model=own, live=live, quiet=quiet, command=f"striate.train({data!r:.80})")
+    command = f"striate.train({data!r:.80})"
+    return run_training(resolved, data=parts, model=own, live=live, quiet=quiet, report=report, command=command)
 
 
 def run_training(
@@ -114,16 +122,16 @@ def run_training(
     model: Any = None,
     live: bool = False,
     quiet: bool = False,
+    report: bool = False,
     command: str = "",
 ) -> Run:
     """Train with settings that are already resolved; the command line calls this."""
     began = time.perf_counter()
-    report: Callable[[str], None] = (lambda line: None) if quiet else note
     with Passes(quiet) as passes:
-        job = start_job(settings, data=data, model=model, report=report, stage=passes.stage, command=command)
+        job = start_job(settings, data=data, model=model, report=_teller(quiet), stage=passes.stage, command=command)
     typed = settings.model if settings.model is not None and ".py:" in settings.model else ""
     _draw_samples(job)
-    return _carry_out(job, began, live=live, quiet=quiet, data=data, typed=typed)
+    return _carry_out(job, began, live=live, quiet=quiet, report=report, data=data, typed=typed)
 
 
 def resume(
@@ -134,6 +142,7 @@ def resume(
     data_root: str | Path | None = None,
     allow_changes: bool = False,
     quiet: bool = False,
+    report: bool = False,
     command: str = "",
     **settings: Any,
 ) -> Run:
@@ -144,7 +153,6 @@ def resume(
     differ, raise UsageError, unless `allow_changes`: then that is recorded in changes.json.
     """
     began = time.perf_counter()
-    report: Callable[[str], None] = (lambda line: None) if quiet else note
     parts = as_parts(data) if data is not None else None
     if data_root is not None:
         settings["data_root"] = Path(data_root)
@@ -154,10 +162,10 @@ def resume(
         model=model,
         given=settings,
         allow_changes=allow_changes,
-        report=report,
+        report=_teller(quiet),
         command=command or f"striate.resume({str(run)!r}{''.join(f', {k}={v!r}' for k, v in settings.items())})",
     )
-    return _carry_out(job, began, live=False, quiet=quiet, data=parts)
+    return _carry_out(job, began, live=False, quiet=quiet, report=report, data=parts)
 
 
 load = load_predictor
@@ -225,16 +233,20 @@ def compare(runs: Sequence[str | Path]) -> list[dict[str, Any]]:
     return rows
 
 
-def _carry_out(job: Job, began: float, *, live: bool, quiet: bool, data: Parts | None, typed: str = "") -> Run:
+def _teller(quiet: bool, tell: Callable[[str], None] = note) -> Callable[[str], None]:
+    return (lambda line: None) if quiet else tell
+
+
+def _carry_out(
+    job: Job, began: float, *, live: bool, quiet: bool, report: bool, data: Parts | None, typed: str = ""
+) -> Run:
     """Run a job to its end, showing and drawing what happens."""
-    show: Callable[[str], None] = (lambda line: None) if quiet else say
+    show = _teller(quiet, say)
     for line in opening(_facts(job)):
         show(line)
     steps_per_epoch = len(job.learner.batches)
     curves = _Curves(job, live)
-    advisor = Advisor(
-        job.folder, job.settings.model_dump(), given=data is not None, report=(lambda line: None) if quiet else note
-    )
+    advisor = Advisor(job.folder, job.settings.model_dump(), given=data is not None, report=_teller(quiet))
     with Display(steps_per_epoch=steps_per_epoch, quiet=quiet) as display:
         for happening in job.run():
             if isinstance(happening, EpochResult):
@@ -252,6 +264,11 @@ def _carry_out(job: Job, began: float, *, live: bool, quiet: bool, data: Parts |
             )
     curves.draw()
     pictures = ["curves.png", *_draw_evaluation(job)]
+    if report:
+        write_report(job.folder.path, data=job.material.parts, predictor=job.predictor(), note=_teller(quiet))
+        pictures.append("report.html")
+    else:
+        write_card_page(job.folder)
     next_command = _next_command(job, typed, given=data is not None)
     for line in closing(_closing_facts(job, time.perf_counter() - began, pictures, next_command)):
         show(line)

@@ -13,12 +13,12 @@ from striate.evaluation.evidence import Diagnosis, Evidence, chance_loss
 SETTINGS = {"loss": "cross-entropy", "lr": 0.01, "augment": "none", "model": "lenet5", "model_option": {}}
 
 
-def row(
-    epoch: int, loss: float, train: float, val: float | None = None, val_loss: float | None = None
-) -> dict[str, Any]:
-    return {
-        "epoch": epoch, "train_loss": loss, "train_accuracy": train, "val_accuracy": val, "val_loss": val_loss, "lr": 0.01
-    }  # fmt: skip
+Row = dict[str, Any]
+
+
+def row(epoch: int, loss: float, train: float, val: float | None = None, val_loss: float | None = None) -> Row:
+    held = {"val_accuracy": val, "val_loss": val_loss}
+    return {"epoch": epoch, "train_loss": loss, "train_accuracy": train, **held, "lr": 0.01}
 
 
 def learning(epochs: int = 10) -> list[dict[str, Any]]:

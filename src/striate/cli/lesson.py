@@ -10,8 +10,8 @@ from striate.cli.flags import argument, given_values, make_command, settings_fla
 from striate.cli.output import hint, printable, say, say_json, say_table
 from striate.errors import unknown_name
 from striate.settings.base import build
-from striate.settings.layers import from_text
 from striate.settings.lesson import OF_LESSON, LessonSettings, lesson_arguments
+from striate.settings.values import from_text
 
 if TYPE_CHECKING:
     from striate.lessons.lesson import Lesson

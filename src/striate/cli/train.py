@@ -33,7 +33,14 @@ EPILOG = (
 )
 
 
-def _train(target: str | None, config: str | None, show_config: bool | None, quiet: bool | None, **flags: Any) -> None:
+def _train(
+    target: str | None,
+    config: str | None,
+    show_config: bool | None,
+    quiet: bool | None,
+    report: bool | None,
+    **flags: Any,
+) -> None:
     given = given_values(flags)
     if target is not None:
         if given.get("data", target) != target:
@@ -49,7 +56,8 @@ def _train(target: str | None, config: str | None, show_config: bool | None, qui
     _check_model(settings)
     from striate.api import run_training
 
-    run_training(settings, quiet=bool(quiet), command=shlex.join(["striate", *COMMAND_LINE.get()]))
+    command = shlex.join(["striate", *COMMAND_LINE.get()])
+    run_training(settings, quiet=bool(quiet), report=bool(report), command=command)
 
 
 def _check_data(name: str) -> None:
@@ -93,7 +101,7 @@ def as_flag_text(value: Any) -> str:
     return str(value)
 
 
-def _resume(run: str, quiet: bool | None, **flags: Any) -> None:
+def _resume(run: str, quiet: bool | None, report: bool | None, **flags: Any) -> None:
     given = given_values(flags)
     own = from_text(
         ResumeSettings, {name: value for name, value in given.items() if name in ResumeSettings.model_fields}
@@ -111,6 +119,7 @@ def _resume(run: str, quiet: bool | None, **flags: Any) -> None:
         data_root=settings.data_root,
         model=own_net(settings.model),
         quiet=bool(quiet),
+        report=bool(report),
         allow_changes=settings.allow_changes,
         command=shlex.join(["striate", *COMMAND_LINE.get()]),
         **changes,
@@ -125,6 +134,7 @@ train = make_command(
         *settings_flags(TrainSettings, sections=SECTIONS),
         option("config", "FILE", "YAML file of settings, such as a run's config.yaml", panel="Files"),
         switch("show_config", "print each setting with where it comes from, and leave", "Files"),
+        switch("report", "also write report.html: all that is known of the run on one page", "Files"),
         switch("quiet", "print nothing but errors", "Files"),
     ],
     "Train a net on a data set, test it once, and write a run folder.",
@@ -137,6 +147,7 @@ resume = make_command(
     [
         argument("run", "RUN", "Run folder, its name under runs/, or runs/latest."),
         *settings_flags(ResumeSettings),
+        switch("report", "also write report.html: all that is known of the run on one page"),
         switch("quiet", "print nothing but errors"),
         *settings_flags(
             TrainSettings, leave_out=[*ResumeSettings.model_fields, "out"], sections={"data": "Other settings"}

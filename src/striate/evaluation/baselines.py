@@ -1,4 +1,4 @@
-"""What needs no net: always answering the commonest class, and logistic regression on the pixels; kept once computed."""
+"""What needs no net: answering the commonest class, and logistic regression on the pixels; kept once computed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def default_baseline_folder() -> Path:
 def baselines(
     train: tuple[Images, Labels], test: tuple[Images, Labels], key: Any, folder: Path | None = None
 ) -> dict[str, Any]:
-    """Return {commonest, logistic, trained, tested, side, cached}: two test accuracies {value, low, high} and their ground.
+    """Return {commonest, logistic, trained, tested, side, cached}: two test accuracies {value, low, high}, and on what.
 
     `train` and `test`: uint8 (N, H, W, C) and int64 (N,). The regression is fitted on at most 4,000 train pictures,
-    every class in proportion, at no more than 32 × 32 pixels, and tested on at most 10,000; the numbers say on how many.
+    every class in proportion, at no more than 32 × 32 pixels, and tested on at most 10,000.
     `key`: what the result depends on (fingerprints and split), as plain data; under it the result is kept in `folder`.
     """
     bounds = [MOST_TRAINED, MOST_TESTED, MOST_SIDE, ITERATIONS, STRENGTH]

@@ -110,7 +110,7 @@ def _ticks(low: float, high: float, about: int) -> list[float]:
     unit = 10 ** math.floor(math.log10(raw))
     step = next(unit * times for times in (1, 2, 5, 10) if unit * times >= raw)
     first = math.ceil(low / step - 1e-9)
-    return [round(k * step, 10) for k in range(first, int(math.floor(high / step + 1e-9)) + 1)]
+    return [round(k * step, 10) for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

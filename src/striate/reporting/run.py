@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.data.dataset import Dataset, Parts
-from striate.data.split import Split
+from striate.data.dataset import Dataset
 from striate.errors import StriateError, UsageError
 from striate.evaluation.baselines import baselines
 from striate.evaluation.calibration import reliability
@@ -50,7 +49,7 @@ class _Looked:
     copies: int = 0
 
 
-def report(
+def write_report(
     run: str | Path,
     *,
     out: str | Path | None = None,
@@ -74,25 +73,25 @@ def report(
     looked = _look(folder, settings, predictor, data, data_root, note, problems) if predictor else _Looked()
     plain = settings.model_dump(mode="json")
     given = bool(folder.read_json("data.json").get("given"))
-    evidence = evidence_of(
-        folder, settings.model_dump(), copies=looked.copies, train_again=looked.train_again
-    )
+    evidence = evidence_of(folder, settings.model_dump(), copies=looked.copies, train_again=looked.train_again)
     facts = {
         **folder_facts(folder),
         "settings": [
-            (name, value, TrainSettings.model_fields[name].description) for name, value in plain.items() if name != "out"
+            (name, value, TrainSettings.model_fields[name].description)
+            for name, value in plain.items()
+            if name != "out"
         ],
+        "in_force": {**settings.model_dump(), "decoupled": settings.decay_is_decoupled},
         "summary": summarise(predictor.net, (predictor.preprocess.channels, *predictor.preprocess.size))
         if predictor
         else None,
+        "drawing": "",
         "asked": looked.asked,
         "samples": looked.samples or [],
         "baseline": looked.baseline,
         "train_again": looked.train_again,
         "copies": looked.copies,
-        "diagnoses": [
-            (found, next_command(found, folder.path, plain, given=given)) for found in diagnose(evidence)
-        ],
+        "diagnoses": [(found, next_command(found, folder.path, plain, given=given)) for found in diagnose(evidence)],
         "problems": problems,
     }
     path = Path(out) if out is not None else folder.file(PAGE)
@@ -197,7 +196,7 @@ def _asked(predictor: Predictor, part: Dataset, indices: np.ndarray, logits: Any
         confusion=confusion(labels, answers, len(part.classes)),
         picture=lambda row: part.images[indices[row]],
         source=lambda row: part.source(int(indices[row])),
-        maps=_maps(predictor, part.images[indices[worst]], answers[worst]) if worst else {},
+        maps=_maps(predictor, part.images[indices[worst]], answers[worst]) if worst else None,
         worst=worst,
         before=reliability(logits, labels, output, 1.0),
         after=reliability(logits, labels, output, temperature),
@@ -207,11 +206,11 @@ def _asked(predictor: Predictor, part: Dataset, indices: np.ndarray, logits: Any
 
 
 def _maps(predictor: Predictor, images: np.ndarray, answers: np.ndarray) -> Any:
-    """Return where each picture speaks for its answer, with the picture as the net sees it; None for a net without maps."""
+    """Return pictures as the net sees them and where each speaks for its answer; None for a net without maps."""
     import torch
 
     seen = predictor.preprocess.geometry_all(images)
-    batch = predictor.preprocess.normalise(torch.from_numpy(seen).to(predictor.device), predictor.plan.channels_last)
+    batch = predictor.preprocess.normalise(torch.from_numpy(seen))
     try:
         return seen, class_maps(predictor.net, batch, [int(answer) for answer in answers])
     except UsageError:  # a net without maps, such as an MLP
@@ -228,11 +227,9 @@ def _samples(part: Dataset, indices: np.ndarray) -> list[Shown]:
 
 
 def _copies(train: Dataset, train_rows: np.ndarray, test: Dataset, test_rows: np.ndarray) -> int:
-    """Count the test pictures that are also train pictures, pixel by pixel; plain ones without detail are passed over."""
+    """Count the test pictures that are also train pictures, pixel by pixel; those of one colour are passed over."""
     known = {train.images[index].tobytes() for index in train_rows}
-    return sum(
-        test.images[index].tobytes() in known and int(np.ptp(test.images[index])) > 0 for index in test_rows
-    )
+    return sum(test.images[index].tobytes() in known and int(np.ptp(test.images[index])) > 0 for index in test_rows)
 
 
 def _in_a_line(error: StriateError) -> str:
