@@ -26,7 +26,7 @@ ROWS = (
     ("errors", "recipes"),  # recipes holds YAML files and no code
 )
 ROW_OF = {room: number for number, row in enumerate(ROWS) for room in row}
-SEES_SETTINGS = {"cli", "api", "shipping", "training", "tuning", "estimator", "runs", "settings"}
+SEES_SETTINGS = {"cli", "api", "reporting", "shipping", "training", "tuning", "estimator", "runs", "settings"}
 ONLY_IN = {
     "typer": {"cli"},
     "fastapi": {"serve"},

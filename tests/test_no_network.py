@@ -27,6 +27,8 @@ COMMANDS: tuple[tuple[str, list[str], int], ...] = (
     ("eval", ["one"], 0),
     ("predict", ["one", *PICTURES, "--plot", "answers.png"], 0),
     ("explain", ["one", *PICTURES, "--exciting", "conv1:0"], 0),
+    ("report", ["one"], 0),
+    ("export", ["one", "--to", "onnx", "--out", "one.onnx"], 0),
     ("compare", ["one", "two", "--data", "digits", "--split", "train", "--index", "1"], 0),
     ("import", ["one/weights/best.safetensors", "--model", "three-conv", "--input-size", "8", "--out", "three"], 0),
     ("lesson", ["conv", "--html", "conv.html", "--plot", "kernels.png"], 0),

@@ -123,7 +123,7 @@ def test_the_contract_of_the_file() -> None:
         ("logits", "tensor(float)", ["N", 4]),
     ]
     told = session.get_modelmeta().custom_metadata_map
-    assert set(told) == {"striate", "classes", "licence", "preprocess", "source"}
+    assert set(told) == {"striate", "striate-graph-sha256", "classes", "licence", "preprocess", "source"}
     assert json.loads(told["striate"]) == card_document(card) and parse_card(told["striate"], Path("m")) == card
     assert json.loads(told["classes"]) == card.classes and told["licence"] == "CC BY 4.0" and told["source"] == "a test"
     assert json.loads(told["preprocess"]) == card.preprocess

@@ -143,6 +143,8 @@ def measure_style(images: Pixels, chosen: NDArray[np.int64]) -> DrawingStyle | N
     places = places[~np.isnan(places).any(axis=1)]
     strokes, sides = found.strokes, found.sides
     strokes, sides = strokes[sides > 0], sides[sides > 0]
+    if not len(sides) or not len(places):
+        return None
     centre = places.mean(axis=0)
     return DrawingStyle(
         ground=ground,

@@ -283,10 +283,10 @@ class Job:
 
     def _gives_up(self) -> bool:
         patience = self.settings.early_stop
-        if patience is None or self.best.epochs_since < patience:
-            return False
-        self.report(f"stopped early: no better validation for {patience} epochs")
-        return True
+        gives_up = patience is not None and self.best.epochs_since >= patience
+        if gives_up:
+            self.report(f"stopped early: no better validation for {patience} epochs")
+        return gives_up
 
     def _has_more(self) -> bool:
         return self.progress.step < self.total_steps or self.progress.step_in_epoch > 0
@@ -355,12 +355,9 @@ class Job:
 
     def _interrupted(self) -> Interrupted:
         name = signal.Signals(self.stop_signal).name
-        return Interrupted(
-            f"stopped by {name} at step {self.progress.step}; everything is saved",
-            "",
-            f"go on with: striate resume {self.folder.path}",
-            exit_code=128 + self.stop_signal,
-        )
+        told = f"stopped by {name} at step {self.progress.step}; everything is saved"
+        fix = f"go on with: striate resume {self.folder.path}"
+        return Interrupted(told, "", fix, exit_code=128 + self.stop_signal)
 
     @contextlib.contextmanager
     def _listening(self) -> Iterator[None]:
