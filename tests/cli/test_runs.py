@@ -157,7 +157,16 @@ def test_predict_json_has_the_stated_form(striate: Any, digits_run: Path, digit_
     assert document["classes"] == list("0123456789")
     assert [result["source"] for result in document["results"]] == ["a.png", "b.png"]
     for result in document["results"]:
-        assert set(result) == {"source", "label", "probability", "probabilities", "rejected", "steps"}
+        assert set(result) == {
+            "source",
+            "label",
+            "probability",
+            "probabilities",
+            "rejected",
+            "steps",
+            "unlike",
+            "distance",
+        }
         assert list(result["probabilities"]) == document["classes"]
         assert sum(result["probabilities"].values()) == pytest.approx(1)
         assert (
