@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import striate
+from striate.cli.main import run as command
 from striate.data.builtin import load_named
 from striate.errors import DataError, MissingExtra, UsageError
 from striate.predictor import onnx_backend, onnx_file
@@ -270,6 +271,17 @@ def test_threads_are_bounded(make_onnx: Any, monkeypatch: pytest.MonkeyPatch) ->
 def test_metadata_are_read_without_onnxruntime(make_onnx: Any) -> None:
     card = json.loads(read_onnx(make_onnx()).metadata[CARD_KEY])
     assert card["classes"] == list(DIGITS.classes)
+
+
+def test_pictures_of_a_data_set(make_onnx: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    path = make_onnx()
+    assert command(["predict", str(path), "--data", "digits", "--split", "train", "--index", "3:5", "--json"]) == 0
+    results = json.loads(capfd.readouterr().out)["results"]
+    wanted = striate.load(path).predict(list(DIGITS.images[3:5]))
+    assert [result["probabilities"] for result in results] == [answer.probabilities for answer in wanted]
+    for flags in (["--split", "test"], ["--data", str(path.parent)]):
+        assert command(["predict", str(path), "--data", "digits", "--index", "0", *flags]) in (2, 3)
+        assert "Traceback" not in capfd.readouterr().err
 
 
 # --- without torch ---------------------------------------------------------------------------------------------------

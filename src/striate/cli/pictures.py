@@ -100,11 +100,18 @@ def from_data_set(settings: PictureSettings, runs: Sequence[str]) -> list[Source
 
 def _parts(data: str, settings: PictureSettings, runs: Sequence[str]) -> Any:
     """Open a named data set, with class names in the language of the first of `runs`, or pictures of one's own."""
-    from striate.data.builtin import find_named
+    from striate.data.builtin import find_named, load_named
     from striate.data.preprocess import Preprocess
     from striate.data.sources import looks_like_pictures
+    from striate.predictor.onnx_file import is_onnx
     from striate.runs.folder import open_run
     from striate.runs.model_file import read_card
+
+    if is_onnx(runs[0]) and looks_like_pictures(data):
+        raise UsageError(f"{runs[0]} keeps no data", "its classes are known, its folders are not", f"name them: {data}")
+    if is_onnx(runs[0]):
+        return load_named(find_named(data).name, settings.data_root, report=hint)
+
     from striate.training.material import open_data, open_other
     from striate.training.records import read_config
 
@@ -121,15 +128,16 @@ def _parts(data: str, settings: PictureSettings, runs: Sequence[str]) -> Any:
 
 def _set_apart(parts: Any, split: str, runs: Sequence[str]) -> Any:
     from striate.data.split import Split
+    from striate.predictor.onnx_file import is_onnx
     from striate.runs.folder import open_run
 
-    for run in runs:
+    for run in (run for run in runs if not is_onnx(run)):
         folder = open_run(run)
         if folder.read_json("data.json")["name"] == parts.name and not folder.read_json("data.json").get("given"):
             return Split.from_json(folder.read_json("split.json")).of(parts, split)
     raise DataError(
         f"{parts.name} has no part {split!r}",
-        f"its maker gives none, and {runs[0]} was not trained on it",
+        f"its maker gives none, and {runs[0]} does not say that it set one apart",
         "use --split train",
     )
 
