@@ -101,7 +101,7 @@ def ask_all(settings: CompareSettings, runs: Sequence[str], names: Sequence[str]
     for run, name in zip(runs, names, strict=True):
         is_own = read_card(open_run(run).path).name is None
         predictor = load_predictor(run, device=settings.device, model=own_net(settings.model) if is_own else None)
-        answer = predictor.predict(source.content)
+        answer = (predictor.plain() if source.truth is not None else predictor).predict(source.content)
         if answer.error is not None:
             raise DataError(source.name, answer.error["cause"], answer.error.get("fix", ""))
         answers[name] = answer

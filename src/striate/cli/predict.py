@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from striate.cli.flags import argument, given_values, make_command, settings_fla
 from striate.cli.output import hint, percent, printable, say_csv, say_json, say_table
 from striate.cli.pictures import Source, from_data_set, from_paths, own_net
 from striate.errors import UsageError
+from striate.files import write_bytes
 from striate.settings.base import build
 from striate.settings.values import environment_layers, from_text
 from striate.settings.verbs import FROM_ENVIRONMENT, PredictSettings, refuse_idle
@@ -21,7 +22,7 @@ FORMAT = 1
 SOME_FAILED = 3
 MOST_DRAWN = 400  # pictures on a sheet: more could not be told apart
 
-Drawn = tuple[Source, Any]  # a picture and its Answer
+Drawn = tuple[Source, Any]  # a picture and its Answer; a picture may have several
 Results = list[dict[str, Any]]
 
 
@@ -33,7 +34,12 @@ def _predict(run: str, pictures: list[str] | None, **flags: Any) -> None:
     from_set = ("--data and --index", settings.data is not None)
     refuse_idle(
         origins,
-        {"split": from_set, "data_root": from_set, "top": ("the table, not --json, --jsonl or --csv", not machine)},
+        {
+            "split": from_set,
+            "data_root": from_set,
+            "top": ("the table, not --json, --jsonl or --csv", not machine),
+            "no_step": ("a picture of your own, or --separate", bool(pictures) or settings.separate),
+        },
     )
     if not pictures and settings.data is None:
         raise UsageError(
@@ -49,6 +55,8 @@ def _predict(run: str, pictures: list[str] | None, **flags: Any) -> None:
         precision=settings.precision,
         expect_sha256=settings.expect_sha256,
     )
+    left_out = [step.strip() for step in (settings.no_step or "").split(",") if step.strip()]
+    predictor = predictor.configured(no_step=left_out, reject=settings.reject)
     sources = from_paths(pictures or [])
     if settings.data is not None:
         sources += from_data_set(settings, [run])
@@ -56,10 +64,12 @@ def _predict(run: str, pictures: list[str] | None, **flags: Any) -> None:
     if settings.as_json:
         say_json({"format": FORMAT, "model": predictor.name, "classes": list(predictor.classes), "results": results})
     elif not machine:
-        say_answers(sources, results, settings.top)
+        say_answers(results, {source.name: source.truth for source in sources}, settings.top)
     _name_the_bad(failed, len(sources), in_results=settings.as_json or settings.as_jsonl)
     if settings.plot is not None:
         draw(settings.plot, predictor.name, to_draw)
+    if settings.show is not None:
+        show(settings.show, to_draw)
     if failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -70,14 +80,14 @@ def ask(predictor: Any, sources: Sequence[Source], settings: PredictSettings) ->
     --jsonl and --csv write each result as soon as it is known, and it is not kept: any number of pictures can be asked.
     """
     if settings.as_csv:
-        say_csv(("source", "label", "probability", "error"))
+        say_csv(columns(settings))
     results: Results = []
     failed: Results = []
     to_draw: list[Drawn] = []
     first: list[Any] = []  # pictures that bf16 is compared on
     compared = settings.precision == "fp32"
-    answers = predictor.answers(source.content for source in sources)
-    for number, (source, answer) in enumerate(zip(sources, answers, strict=True), 1):
+    keeps = settings.plot is not None or settings.show is not None
+    for number, (source, answer) in enumerate(answered(predictor, sources, settings), 1):
         result = {**answer.to_json(), "source": source.name}
         if answer.error is not None:
             failed.append(result)
@@ -90,38 +100,72 @@ def ask(predictor: Any, sources: Sequence[Source], settings: PredictSettings) ->
         if settings.as_jsonl:
             say_json(result, one_line=True)
         elif settings.as_csv:
-            say_row(result)
+            say_row(result, columns(settings))
         else:
             results.append(result)
-        if settings.plot is not None and answer.error is None and len(to_draw) < MOST_DRAWN:
+        if keeps and answer.error is None and len(to_draw) < MOST_DRAWN:
             to_draw.append((source, answer))
     return results, to_draw, failed
 
 
-def say_row(result: dict[str, Any]) -> None:
-    """Write a result as a row of CSV: source, label, probability, error."""
-    error = result.get("error")
-    answer = ("", "", error["cause"]) if error else (result["label"], f"{result['probability']:.6f}", "")
-    say_csv((result["source"], *answer))
+def answered(predictor: Any, sources: Sequence[Source], settings: PredictSettings) -> Iterator[Drawn]:
+    """Yield each picture with its answer, or with --separate with the answer to each of its digits."""
+    if settings.separate:
+        for source in sources:
+            for answer in predictor.separate(source.content, source.name):
+                yield source, answer
+        return
+    # Pictures of a data set are answered as evaluate counts them, without any step for drawings.
+    own, known = ([source for source in sources if (source.truth is not None) is of_set] for of_set in (False, True))
+    for some, asked in ((own, predictor), (known, predictor.plain())):
+        yield from zip(some, asked.answers(source.content for source in some), strict=True)
 
 
-def say_answers(sources: Sequence[Source], results: Sequence[dict[str, Any]], top: int) -> None:
+def columns(settings: PredictSettings) -> list[str]:
+    """Return the columns of --csv."""
+    more = ["box"] if settings.separate else []
+    return ["source", *more, "label", "probability", *(["rejected"] if settings.reject is not None else []), "error"]
+
+
+def say_row(result: dict[str, Any], names: Sequence[str]) -> None:
+    """Write a result as a row of CSV."""
+    row = {**result, "error": result["error"]["cause"] if "error" in result else ""}
+    if "error" not in result:
+        row["probability"] = f"{result['probability']:.6f}"
+    box = row.get("box")
+    row["box"] = "" if box is None else " ".join(map(str, box))
+    say_csv(str(row.get(name, "")).lower() if name == "rejected" else row.get(name, "") for name in names)
+
+
+def say_answers(results: Sequence[dict[str, Any]], truths: Mapping[str, str | None], top: int) -> None:
     """Write a table: the picture, its true class where that is known, the answer, and the next likely classes."""
     rows = []
-    truth_is_known = any(source.truth is not None for source in sources)
-    for source, result in zip(sources, results, strict=True):
+    for result in results:
         if "error" in result:
             continue
         likely = sorted(result["probabilities"].items(), key=lambda entry: -entry[1])[:top]
-        others = ", ".join(f"{name} {percent(p)}" for name, p in likely if name != result["label"])
-        truth = [source.truth or ""] if truth_is_known else []
-        rows.append([result["source"], *truth, result["label"], percent(result["probability"]), others])
-    truth_column = ["truth"] if truth_is_known else []
-    columns = ["picture", *truth_column, "answer", "probability", "then"]
-    if top == 1:
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
+        row = {
+            "picture": result["source"],
+            "box": ",".join(map(str, result.get("box", ()))),
+            "truth": truths.get(result["source"]) or "",
+            "answer": result["label"],
+            "probability": percent(result["probability"]),
+            "then": ", ".join(f"{name} {percent(p)}" for name, p in likely if name != result["label"]),
+            "note": ", ".join(doubts(result)),
+        }
+        rows.append(row)
+    optional = ("box", "truth", "then", "note")
+    names = [name for name in rows[0] if name not in optional or any(row[name] for row in rows)] if rows else []
+    if top == 1 and "then" in names:
+        names.remove("then")
     if rows:
-        say_table(columns, rows, right=(columns.index("probability"),))
+        say_table(names, [[row[name] for name in names] for row in rows], right=(names.index("probability"),))
+
+
+def doubts(result: dict[str, Any]) -> list[str]:
+    """Return why an answer should not be taken for granted."""
+    found = ["rejected"] if result["rejected"] else []
+    return [*found, "unlike the training data"] if result.get("unlike") else found
 
 
 def draw(path: Path, name: str, drawn: Sequence[Drawn]) -> None:
@@ -137,6 +181,19 @@ def draw(path: Path, name: str, drawn: Sequence[Drawn]) -> None:
     else:
         told = [f"{answer.label} {percent(answer.probability, 1)}" for _, answer in drawn]
         plots.sample_grid(path, [answer.seen for _, answer in drawn], told, title=f"answers of {name}")
+    hint(f"drawn: {printable(str(path))}")
+
+
+def show(path: Path, drawn: Sequence[Drawn]) -> None:
+    """Draw each picture beside what the net saw of it, with the steps between."""
+    from striate.report.seen import seen_png
+
+    if not drawn:
+        return
+    by_source: dict[int, tuple[Source, list[Any]]] = {}
+    for source, answer in drawn:
+        by_source.setdefault(id(source), (source, []))[1].append(answer)
+    write_bytes(path, seen_png([(source.name, source.content, answers) for source, answers in by_source.values()]))
     hint(f"drawn: {printable(str(path))}")
 
 

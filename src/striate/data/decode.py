@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageFile
 
-from striate.data.drawing import STEPS, Redrawn, over_contrast, redraw, separate_digits
+from striate.data.drawing import STEPS, Redrawn, inverted, over_contrast, redraw, separate_digits
 from striate.data.modes import Flatten, Pixels, stored_as, to_eight_bits, without_alpha
 from striate.data.opening import (
     MAX_PIXELS,
@@ -67,6 +67,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     notes: list[str] | None = None,
     name: str | None = None,
+    flatten: Flatten = over_white,
 ) -> Pixels:
     """Decode one picture to uint8 (H, W, C), upright.
 
@@ -79,16 +80,16 @@ def decode(
     many, which is decoded at the largest such part that fits. `notes` collects what was done beside reading, one
     phrase each. `name` is what errors call the source.
 
-    EXIF orientation is applied. Alpha is laid over white. Of an animation the first frame is taken. 16-bit gray is
-    scaled by its bit depth to the nearest level; of 16-bit colour the high byte is taken, which is value/256. 32-bit
-    integers are scaled so that the smallest value is 0 and the largest 255, and so are floats unless they lie in 0–1,
-    which becomes 0–255. A palette of grays is gray.
+    EXIF orientation is applied. Alpha is laid over white, unless `flatten` does otherwise. Of an animation the first
+    frame is taken. 16-bit gray is scaled by its bit depth to the nearest level; of 16-bit colour the high byte is
+    taken, which is value/256. 32-bit integers are scaled so that the smallest value is 0 and the largest 255, and so
+    are floats unless they lie in 0–1, which becomes 0–255. A palette of grays is gray.
     Raises DataError naming the source, the cause and what to do, and nothing else.
     """
     label = name or _label(source)
     notes = [] if notes is None else notes
     with explained(label):
-        pixels = _decode(source, label, channels, target, max_pixels, notes)
+        pixels = _decode(source, label, channels, target, max_pixels, notes, flatten)
         return pixels if channels is None else np.ascontiguousarray(to_channels(pixels, channels))
 
 
@@ -145,10 +146,16 @@ def decode_drawn(
         height, width = pixels.shape[:2]
         fitted = preprocess.geometry(pixels)
         if style.holds(fitted):
-            exact = decode_fitted(source, preprocess, max_pixels=max_pixels, notes=plain, name=label, tell_fit=True)
-            if style.holds(exact):
-                return [Redrawn(exact, tuple(plain), (0, 0, width, height))]
-            return [Redrawn(fitted, (*notes, *preprocess.told(pixels)), (0, 0, width, height))]
+            steps = (*notes, *preprocess.told(pixels))
+            # What may have been decoded otherwise for training: a large JPEG, and what has alpha.
+            if any("alpha" in note for note in notes) or min(height, width) >= 2 * _SPARE * min(preprocess.size):
+                exact = decode_fitted(source, preprocess, max_pixels=max_pixels, notes=plain, name=label, tell_fit=True)
+                if style.holds(exact):
+                    fitted, steps = exact, tuple(plain)
+            return [Redrawn(fitted, steps, (0, 0, width, height))]
+        if "polarity" not in skip and style.holds(255 - fitted):
+            steps = (*notes, *preprocess.told(pixels), inverted(style.ground == 0))
+            return [Redrawn(255 - fitted, steps, (0, 0, width, height))]
         found = separate_digits if separate else redraw
         drawn = found(pixels, style, preprocess.size, skip)
     if not drawn:

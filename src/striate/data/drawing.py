@@ -47,6 +47,8 @@ _OVERLAP, _GAP = 0.5, 0.35
 _SOFT = 0.3
 _LUMA = np.array([0.299, 0.587, 0.114])
 _PLAIN_IN_GRAY = 0.35
+# A canvas shows ink alone where less than this share of what is opaque lies so far from the rest, in levels of 0–255.
+_PLAIN_ALPHA, _OTHER_LEVEL, _LOOKED_AT = 0.002, 60, 500
 
 
 @dataclass(frozen=True)
@@ -118,17 +120,24 @@ def over_contrast(images: Pixels) -> Pixels:
 
     White, as everywhere, but black where all that is drawn is light; and where paper is drawn too, over that paper.
     """
-    alpha = images[..., -1]
-    drawn = images[alpha > 127][:, :-1]
-    if drawn.size == 0 or int(alpha.min()) == 255:
+    side = max(1, max(images.shape[:2]) // _LOOKED_AT)
+    some = images[::side, ::side]
+    drawn = some[some[..., -1] > 127][:, :-1]
+    if drawn.size == 0:
         return over_white(images)
     luma = drawn.mean(axis=1)
-    usual, plain = float(np.median(luma)), float(luma.std()) < 40
+    usual = float(np.median(luma))
+    plain = float((np.abs(luma - usual) > _OTHER_LEVEL).mean()) < _PLAIN_ALPHA
     if (usual > 127) != plain:
         return over_white(images)
-    inverted = images.copy()
-    inverted[..., :-1] = 255 - images[..., :-1]
-    return 255 - over_white(inverted)
+    negative = images.copy()
+    negative[..., :-1] = 255 - images[..., :-1]
+    return 255 - over_white(negative)
+
+
+def inverted(dark: bool) -> str:
+    """Say that a picture with dark or light ink was inverted."""
+    return f"inverted: the ink is {'dark' if dark else 'light'}"
 
 
 def _read(pixels: Pixels, style: DrawingStyle, skip: frozenset[str]) -> _Sheet:
@@ -140,7 +149,7 @@ def _read(pixels: Pixels, style: DrawingStyle, skip: frozenset[str]) -> _Sheet:
     levels = reduced(gray, _WORKING)
     dark = is_dark_on_light(levels) if "polarity" not in skip else style.ground == 255
     if dark != (style.ground == 255):
-        steps.append("inverted: the ink is dark" if dark else "inverted: the ink is light")
+        steps.append(inverted(dark))
     found = find_ink(levels if dark else 1 - levels, follow="paper" not in skip)
     if found.uneven:
         steps.append("paper evened: its level changes from place to place")

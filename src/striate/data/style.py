@@ -46,7 +46,7 @@ class DrawingStyle:
     `centring`: `mass` or `box`, what of the ink lies at `centre` (down, across), in pixels from the picture's middle.
     `strokes` (least, thin, usual, thick, most): widths in pixels, the ends and the 5, 50 and 95 % points. `boxes` and
     `offsets`: the least and most of the box, and how far from `centre` the ink lies at most. Raises UsageError for
-    values that cannot be.
+    values that cannot be. `peak`: the least that the darkest ink of a picture has, 0–1.
     """
 
     ground: int
@@ -56,9 +56,10 @@ class DrawingStyle:
     strokes: tuple[float, float, float, float, float]
     boxes: tuple[int, int]
     offset: float
+    peak: float
 
     def __post_init__(self) -> None:
-        numbers = (*self.centre, *self.strokes, self.offset)
+        numbers = (*self.centre, *self.strokes, self.offset, self.peak)
         if self.ground not in GROUNDS or self.centring not in CENTRINGS:
             raise UsageError(
                 f"a drawing has ground {self.ground!r} and centring {self.centring!r}", "0 or 255, mass or box"
@@ -76,6 +77,8 @@ class DrawingStyle:
         """Say whether a picture uint8 (H, W, 1) at the net's size looks as the training pictures do."""
         ink = as_ink(picture[None, ..., 0], self.ground)
         if float(np.median(_rim(ink)[0])) > INK:
+            return False
+        if float(ink.max()) < self.peak * (1 - _SLACK):
             return False
         found = _Measures.of(ink)
         low, high = self.strokes[0] * (1 - _SLACK), self.strokes[-1] * (1 + _SLACK)
@@ -96,6 +99,7 @@ class DrawingStyle:
             "strokes": list(self.strokes),
             "boxes": list(self.boxes),
             "offset": self.offset,
+            "peak": self.peak,
         }
 
     @classmethod
@@ -134,6 +138,9 @@ def measure_style(images: Pixels, chosen: NDArray[np.int64]) -> DrawingStyle | N
     if float((ink < INK).mean()) < _LEAST_GROUND or float(np.median(_rim(ink))) > INK:
         return None
     found = _Measures.of(ink)
+    drawn = found.sides > 0
+    if not drawn.any():
+        return None
     box = round(float(np.median(found.sides)))
     spreads = {name: np.nanstd(getattr(found, name), axis=0).max() for name in CENTRINGS}
     if min(spreads.values()) > _MOST_WANDERING * min(height, width) or _solid(ink, box) > _MOST_SOLID:
@@ -141,10 +148,7 @@ def measure_style(images: Pixels, chosen: NDArray[np.int64]) -> DrawingStyle | N
     centring = min(CENTRINGS, key=lambda name: spreads[name])
     places = getattr(found, centring)
     places = places[~np.isnan(places).any(axis=1)]
-    strokes, sides = found.strokes, found.sides
-    strokes, sides = strokes[sides > 0], sides[sides > 0]
-    if not len(sides) or not len(places):
-        return None
+    strokes, sides = found.strokes[drawn], found.sides[drawn]
     centre = places.mean(axis=0)
     return DrawingStyle(
         ground=ground,
@@ -154,6 +158,7 @@ def measure_style(images: Pixels, chosen: NDArray[np.int64]) -> DrawingStyle | N
         strokes=tuple(round(float(part), 3) for part in np.quantile(strokes, (0, 0.05, 0.5, 0.95, 1))),  # type: ignore[arg-type]
         boxes=(int(sides.min()), int(sides.max())),
         offset=round(float(np.abs(places - centre).max()), 3),
+        peak=round(float(ink.max(axis=(1, 2))[drawn].min()), 3),
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from striate.data.dataset import Images
 from striate.data.decode import decode_drawn
-from striate.data.drawing import check_steps
+from striate.data.drawing import STEPS, check_steps
 from striate.data.preprocess import Preprocess
 from striate.errors import DataError, UsageError
 from striate.predictor.onnx_file import is_onnx
@@ -154,6 +154,12 @@ class Predictor:
                     "train it again with --validation 0.1",
                 )
             other.least_probability = self.doubt.least_probability(reject)
+        return other
+
+    def plain(self) -> Predictor:
+        """Return this predictor without steps for drawings: pictures of a data set are answered as evaluate does."""
+        other = copy.copy(self)
+        other.skip = frozenset(STEPS)
         return other
 
     def in_precision(self, precision: str) -> Predictor:

@@ -139,6 +139,15 @@ class PredictSettings(PictureSettings):
 
     top: int = Field(3, ge=1, description="classes shown for each picture")
     plot: Path | None = Field(None, description="draw the picture beside its probabilities: out.png")
+    show: Path | None = Field(None, description="draw each picture and what the net saw of it: out.png")
+    no_step: str | None = Field(None, description="leave out what is done to drawings: polarity,frame; all of it: all")
+    separate: bool = Field(False, description="find the digits in each picture, and answer for each of them")
+    reject: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="reject answers below the probability that gave this precision on validation: 0.99",
+    )
     model: str | None = Field(None, description="net.py:MyNet, for a run of your own net")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Precision = Field("fp32", description="number format; bf16 says how it changes the answers")
