@@ -161,6 +161,6 @@ STYLES: dict[str, Style] = {
     "thick": thick,
     "coloured paper": coloured,
     "RGBA canvas": canvas,
-    "framed, specks": framed,
+    "framed with specks": framed,
     "photograph": photographed,
 }
