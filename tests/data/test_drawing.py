@@ -284,6 +284,9 @@ def test_no_picture_makes_it_fail(data: st.DataObject) -> None:
 def test_the_style_as_plain_data() -> None:
     again = Preprocess.from_json(MNIST.to_json())
     assert again == MNIST and again.drawing == MNIST_STYLE
+    older = MNIST.to_json()
+    del older["drawing"]["peak"]
+    assert Preprocess.from_json(older).drawing is not None
     for name, value in {
         "ground": 7, "centring": "eye", "box": 0, "centre": [0.5], "strokes": [3, 2, 1, 0, 0], "offset": "x", "more": 1,
         "peak": float("nan"), "boxes": [19, 20.5],

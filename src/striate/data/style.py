@@ -56,7 +56,7 @@ class DrawingStyle:
     strokes: tuple[float, float, float, float, float]
     boxes: tuple[int, int]
     offset: float
-    peak: float
+    peak: float = 0.0
 
     def __post_init__(self) -> None:
         numbers = (*self.centre, *self.strokes, self.offset, self.peak)
@@ -106,13 +106,13 @@ class DrawingStyle:
     def from_json(cls, data: Any) -> DrawingStyle:
         """Build it from what `to_json` gave. Raises UsageError naming what is wrong."""
         names = set(cls.__dataclass_fields__)
-        if not isinstance(data, Mapping) or set(data) != names:
+        if not isinstance(data, Mapping) or names - {"peak"} - set(data) or set(data) - names:
             raise UsageError("drawing has not the fields that this striate writes", ", ".join(sorted(names)))
         lengths = {"centre": 2, "strokes": 5, "boxes": 2}
         for name, length in lengths.items():
             if not isinstance(data[name], (list, tuple)) or len(data[name]) != length:
                 raise UsageError(f"drawing.{name} is no list of {length} numbers")
-        values: dict[str, Any] = {name: tuple(data[name]) if name in lengths else data[name] for name in names}
+        values: dict[str, Any] = {name: tuple(data[name]) if name in lengths else data[name] for name in data}
         return cls(**values)
 
 
