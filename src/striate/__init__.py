@@ -20,7 +20,7 @@ _PUBLIC = {
     "import_model": "striate.training.importing",
     "evaluate": "striate.api",
     "export": "striate.shipping",
-    "compare": "striate.api",
+    "compare": "striate.reporting.comparison",
     "lesson": "striate.lessons.catalogue",
     "write_report": "striate.reporting.run",
     "Run": "striate.api",
@@ -43,12 +43,12 @@ __all__ = sorted([*_PUBLIC, *_ROOMS, "__version__"])
 
 if TYPE_CHECKING:
     from striate.api import Run as Run
-    from striate.api import compare as compare
     from striate.api import evaluate as evaluate
     from striate.api import resume as resume
     from striate.api import train as train
     from striate.lessons.catalogue import lesson as lesson
     from striate.predictor.predictor import load_predictor
+    from striate.reporting.comparison import compare as compare
     from striate.reporting.run import write_report as write_report
     from striate.shipping import export as export
     from striate.training.importing import import_model as import_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from striate.reporting.advice import Advisor
 from striate.reporting.run import write_card_page, write_report
 from striate.runs.folder import RunFolder, open_run
 from striate.runs.journal import EpochResult, read_results, read_steps
-from striate.runs.model_file import read_card
 from striate.settings.layers import resolve_train
 from striate.settings.train import TrainSettings
 from striate.training.begin import resume_job, start_job
@@ -203,34 +202,6 @@ def evaluate(
     if out is not None:
         write_json(Path(out), evaluation.record)
     return evaluation.record
-
-
-def compare(runs: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Put runs side by side: one row each with data, net, parameters, MACs, accuracy, time, speed and memory.
-
-    `top1` {value, low, high} is the test accuracy with its 95 % interval, or None where the run was not tested.
-    """
-    rows = []
-    for run in runs:
-        folder = open_run(run)
-        settings, card, results = read_config(folder), read_card(folder.path), read_results(folder.path)
-        tested = folder.file("evaluation.json").is_file()
-        rows.append(
-            {
-                "name": folder.name,
-                "folder": str(folder),
-                "data": settings.data,
-                "model": card.name or card.class_name,
-                "parameters": card.metrics.get("parameters"),
-                "macs": card.metrics.get("macs"),
-                "top1": folder.read_json("evaluation.json")["top1"] if tested else None,
-                "epochs": results[-1].epoch if results else 0,
-                "seconds": results[-1].seconds if results else None,
-                "images_per_second": results[-1].images_per_second if results else None,
-                "peak_memory_mb": results[-1].peak_memory_mb if results else None,
-            }
-        )
-    return rows
 
 
 def _teller(quiet: bool, tell: Callable[[str], None] = note) -> Callable[[str], None]:

@@ -16,6 +16,7 @@ from striate.settings.values import environment_layers, from_text
 from striate.settings.verbs import FROM_ENVIRONMENT, CompareSettings, refuse_idle
 
 FORMAT = 1
+CHANCE = 0.05  # p above which a difference may be chance
 
 
 def _compare(runs: list[str], **flags: Any) -> None:
@@ -24,14 +25,20 @@ def _compare(runs: list[str], **flags: Any) -> None:
     settings, origins = build(CompareSettings, [*environment, ("flag", given)])
     from_set = ("--data and --index", settings.data is not None)
     a_picture = ("--picture, or --data and --index", settings.data is not None or settings.picture is not None)
-    refuse_idle(origins, {"split": from_set, "data_root": from_set, "model": a_picture, "device": a_picture})
+    needs_data = ("--data and --index, or --html", from_set[1] or settings.html is not None)
+    refuse_idle(origins, {"split": from_set, "data_root": needs_data, "model": a_picture, "device": a_picture})
     if len(runs) < 2:
         raise UsageError("one run alone cannot be compared", "compare needs two or more", "name another run")
-    from striate.api import compare as compare_runs
+    from striate.reporting.comparison import compare as compare_runs
+    from striate.reporting.comparison import compare_pairs, write_comparison
 
     rows = compare_runs(runs)
     names = distinct_names([row["name"] for row in rows])
+    pairs = compare_pairs(runs, names)
     draw_curves(settings.out, runs, names)
+    if settings.html is not None:
+        write_comparison(runs, settings.html, names=names, data_root=settings.data_root, note=hint)
+        hint(f"written: {printable(str(settings.html))}")
     source: Source | None = None
     answers: dict[str, Any] = {}
     if a_picture[1]:
@@ -40,9 +47,10 @@ def _compare(runs: list[str], **flags: Any) -> None:
         drawn = settings.out.with_name(f"{settings.out.stem}-answers{settings.out.suffix or '.png'}")
         _draw_answers(drawn, first.seen, source, answers)
     if settings.as_json:
-        say_json(as_document(rows, source, answers))
+        say_json(as_document(rows, pairs, source, answers))
         return
     say_runs(names, rows)
+    say_pairs(pairs)
     if source is not None:
         say_answers(source, answers)
 
@@ -73,6 +81,23 @@ def say_runs(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
         for name, row in zip(names, rows, strict=True)
     ]
     say_table(columns, cells, right=range(3, len(columns)))
+
+
+def say_pairs(pairs: Sequence[dict[str, Any]]) -> None:
+    """Write McNemar's test of each pair of runs: on the pictures that one of them alone gets right."""
+    say()
+    heading("McNemar's test on the test pictures")
+    columns = ("first", "second", "only first right", "only second right", "p", "so")
+    cells = []
+    for pair in pairs:
+        if "problem" in pair:
+            cells.append((pair["first"], pair["second"], "-", "-", "-", f"not comparable: {pair['problem']}"))
+            continue
+        better = pair["first"] if pair["only_first"] > pair["only_second"] else pair["second"]
+        said = f"{better} is better, beyond chance" if pair["p"] < CHANCE else "the difference may be chance"
+        counts = (f"{pair['only_first']:,}", f"{pair['only_second']:,}", f"{pair['p']:.3g}")
+        cells.append((pair["first"], pair["second"], *counts, said))
+    say_table(columns, cells, right=(2, 3, 4))
 
 
 def say_answers(source: Source, answers: dict[str, Any]) -> None:
@@ -132,9 +157,11 @@ def _draw_answers(path: Path, image: Any, source: Source, answers: dict[str, Any
     hint(f"drawn: {printable(str(path))}")
 
 
-def as_document(rows: Sequence[dict[str, Any]], source: Source | None, answers: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON document: the runs, and with a picture their answers."""
-    document: dict[str, Any] = {"format": FORMAT, "runs": list(rows)}
+def as_document(
+    rows: Sequence[dict[str, Any]], pairs: Sequence[dict[str, Any]], source: Source | None, answers: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the JSON document: the runs, the tests of their pairs, and with a picture their answers."""
+    document: dict[str, Any] = {"format": FORMAT, "runs": list(rows), "pairs": list(pairs)}
     if source is not None:
         told = {name: {**answer.to_json(), "source": source.name} for name, answer in answers.items()}
         document["picture"] = {"source": source.name, "truth": source.truth, "answers": told}

@@ -168,6 +168,7 @@ class CompareSettings(PictureSettings):
 
     picture: Path | None = Field(None, description="a picture whose answers are set side by side")
     out: Path = Field(Path("compare.png"), description="where the curves are drawn")
+    html: Path | None = Field(None, description="also write the runs side by side as one page: compare.html")
     model: str | None = Field(None, description="net.py:MyNet, for runs of your own net")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     as_json: bool = Field(False, description="one JSON document instead of the table")

@@ -1,0 +1,48 @@
+"""`striate compare` tells McNemar's test in its table, its JSON and its page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from striate.cli.main import run as command
+from striate.evaluation.comparison import compare_answers, read_predictions
+from striate.reporting.comparison import compare_pairs
+
+
+def test_table_json_and_page(
+    digits: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(["compare", str(digits), str(plain)]) == 0
+    told = capfd.readouterr().out
+    assert "McNemar's test on the test pictures" in told and "digits is better, beyond chance" in told
+    assert command(["compare", str(digits), str(plain), "--json", "--html", "both.html"]) == 0
+    [pair] = json.loads(capfd.readouterr().out)["pairs"]
+    expected = compare_answers(*(read_predictions(run / "predictions.csv") for run in (digits, plain)))
+    assert pair == {"first": "digits", "second": "plain", **expected}
+    text = Path("both.html").read_text(encoding="utf-8")
+    assert f"p = {expected['p']:.3g} (exact)" in text and text.count("<figure>") == min(
+        24, expected["only_first"] + expected["only_second"]
+    )
+
+
+def test_runs_that_cannot_be_compared_say_why(
+    digits: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = Path(shutil.copytree(plain, tmp_path / "other"))
+    record = json.loads((other / "data.json").read_text())
+    record["fingerprints"] = {"train": "0" * 64}
+    (other / "data.json").write_text(json.dumps(record))
+    untested = Path(shutil.copytree(plain, tmp_path / "untested"))
+    (untested / "predictions.csv").unlink()
+    problems = [pair.get("problem", "") for pair in compare_pairs([digits, plain, other, untested])]
+    assert problems[:2] == ["", "they were trained on different data"]
+    assert "predictions.csv is missing: the run was not tested" in problems[2]
+    assert command(["compare", str(digits), str(other), "--html", "both.html"]) == 0
+    assert "not comparable: they were trained on different data" in capfd.readouterr().out
+    assert "Not comparable: they were trained on different data" in Path("both.html").read_text(encoding="utf-8")
