@@ -1,4 +1,4 @@
-"""What the tests of the pages share: a cache of their own, two small runs, and headless Chromium where it is installed."""
+"""What the tests of the pages share: a cache of their own, two small runs, and headless Chromium if it is there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages in headless Chromium: no error, no request, both widths, keyboard, contrast, both languages, the pictures."""
+"""The pages in headless Chromium: no error, no request, both widths, keyboard, contrast, languages, the pictures."""
 
 from __future__ import annotations
 
@@ -131,8 +131,14 @@ def test_text_has_contrast(browser: Any, report: Path, scheme: str) -> None:
         names = ("ink", "faint", "paper", "panel", "blue", "orange", "red")
         colours = {
             name: page.evaluate(
-                """name => { const probe = document.createElement("i"); probe.style.color = `var(--${name})`;
-                document.body.append(probe); const found = getComputedStyle(probe).color; probe.remove(); return found; }""",
+                """name => {
+                    const probe = document.createElement("i");
+                    probe.style.color = `var(--${name})`;
+                    document.body.append(probe);
+                    const found = getComputedStyle(probe).color;
+                    probe.remove();
+                    return found;
+                }""",
                 name,
             )
             for name in names

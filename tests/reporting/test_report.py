@@ -160,7 +160,8 @@ def test_pictures_behind_the_matrix_leave_the_page_under_5_mb(classes: int, side
     asked = Asked(
         labels=labels, answers=answers, sure=random.random(count), confusion=confusion(labels, answers, classes),
         picture=lambda row: pictures[row % 40], source=lambda row: f"picture-{row}.png", worst=list(range(12)),
-        maps=(pictures[:12], np.ones((12, side, side), np.float32)), before=bins, after=bins, temperature=1.0, seconds=1.0,
+        maps=(pictures[:12], np.ones((12, side, side), np.float32)), before=bins, after=bins,
+        temperature=1.0, seconds=1.0,
     )  # fmt: skip
     page = run_page._of_answers(asked, [str(number) for number in range(classes)])
     album = page["album"]

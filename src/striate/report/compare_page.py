@@ -22,7 +22,7 @@ LIKELY = 0.05  # p above which a difference may well be chance
 
 @dataclass(frozen=True)
 class Difference:
-    """A picture uint8 (H, W, C) that one of two nets alone answers rightly: label, source, and (answer, sure) of each."""
+    """A picture uint8 (H, W, C) that one of two nets alone answers rightly: label, source, (answer, sure) of each."""
 
     pixels: NDArray[np.uint8]
     label: str
