@@ -29,7 +29,6 @@ from striate.training.job import Job
 from striate.training.material import as_parts
 from striate.training.pictures import pictures_of, run_of
 from striate.training.prepare import OWN
-from striate.training.records import read_config
 
 SAMPLES_SHOWN = 40
 MISTAKES_SHOWN = 24

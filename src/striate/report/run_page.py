@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from striate.data.findings import KINDS
 from striate.data.opening import printable
 from striate.report import svg
+from striate.report.net_drawing import draw_svg
 from striate.report.text import count, duration, human, hyper_parameters, percent
 from striate.report.thumbnails import heated, thumbnail
 
@@ -25,6 +27,7 @@ TABLE_UP_TO = 50  # classes; more stand as a list of pairs
 MOST_PAIRS = 200
 MOST_CLASSES = 300  # rows of the tables of classes
 MOST_LAYERS = 400
+MOST_OF_DRAWING = 500_000  # bytes
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def run_page(facts: Mapping[str, Any]) -> str:
         "findings": [_finding(one) for one in data["findings"]],
         "samples": [_figure(one.pixels, one.label, one.source) for one in facts["samples"]],
         "layers": _layers(facts["summary"]),
-        "drawing": facts["drawing"],
+        "drawing": _drawing(facts["summary"], facts["name"]),
         "settings": [(name, _shown(value), described) for name, value, described in facts["settings"]],
         "training": hyper_parameters(facts["in_force"]),
         "results": facts["results"],
@@ -180,13 +183,24 @@ def _layers(summary: Any) -> dict[str, Any] | None:
             "shape": "×".join(map(str, row.output_shape)),
             "parameters": row.parameters,
             "macs": row.macs,
-            "share": row.macs / max(1, summary.macs),
+            "share": row.share,
+            "sums": "; ".join(row.size_sums),
+            "parameter_sum": row.parameter_sum,
+            "field": "×".join(map(str, dict.fromkeys(row.field.size))) if row.field is not None else "–",
         }
         for row in summary.rows[:MOST_LAYERS]
     ]
     totals = {"parameters": summary.parameters, "trainable": summary.trainable, "macs": summary.macs}
     shape = "×".join(map(str, summary.input_shape))
     return {"rows": rows, "left": max(0, len(summary.rows) - MOST_LAYERS), "input": shape, **totals}
+
+
+def _drawing(summary: Any, name: str) -> str:
+    """Return the drawing of the net as a data address: in an image its styles are its own; "" if too large."""
+    if summary is None:
+        return ""
+    drawn = draw_svg(summary, printable(name)).encode("utf-8")
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn).decode()}" if len(drawn) < MOST_OF_DRAWING else ""
 
 
 def _matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]] | None:

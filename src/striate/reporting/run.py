@@ -85,7 +85,6 @@ def write_report(
         "summary": summarise(predictor.net, (predictor.preprocess.channels, *predictor.preprocess.size))
         if predictor
         else None,
-        "drawing": "",
         "asked": looked.asked,
         "samples": looked.samples or [],
         "baseline": looked.baseline,
