@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.data.dataset import Parts
+from striate.errors import DataError
 from striate.evaluation.evaluate import evaluate_pictures
 from striate.files import write_json
 from striate.predictor.predictor import Predictor, load_predictor
@@ -238,7 +239,10 @@ def _carry_out(
         write_report(job.folder.path, data=job.material.parts, predictor=job.predictor(), note=_teller(quiet))
         pictures.append("report.html")
     else:
-        write_card_page(job.folder)
+        try:
+            write_card_page(job.folder)
+        except DataError as error:  # somebody took a document of the run away; the model is whole
+            note(f"MODEL_CARD.md was not written: {error.what}")
     next_command = _next_command(job, typed, given=data is not None)
     for line in closing(_closing_facts(job, time.perf_counter() - began, pictures, next_command)):
         show(line)

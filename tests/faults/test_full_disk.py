@@ -55,11 +55,11 @@ def test_files_that_may_not_grow(
 
 @pytest.fixture
 def small_disk(place: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
+    """A small disk."""
     disk = place / "disk"
     disk.mkdir()
     mounted = hasattr(os, "geteuid") and os.geteuid() == 0 and shutil.which("mount") is not None
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
     if not mounted or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("mounting a small disk needs root")
     yield disk
@@ -68,10 +68,10 @@ def small_disk(place: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("free", [120, 200, 300], ids=lambda free: f"{free} kB")
 def test_a_full_disk(host: Host, small_disk: Path, whole: Path, finish: Finish, free: int, count: Count) -> None:
-    """`free`: what a run may take; it needs some 400 kB."""
+    """`free`: what a run may take; its checkpoints and weights need some 400 kB."""
     (small_disk / "net.py").write_text(NET, encoding="utf-8")
     filler, run = small_disk / "filler", small_disk / "run"
-    filler.write_bytes(bytes((1024 - free) * 1024))
+    filler.write_bytes(bytes((16 * 1024 - free) * 1024))
     process = host.start(small_disk, *train_arguments("run"))
     assert_stopped(process, run, "No space left on device")
     filler.unlink()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.data.sources import looks_like_pictures
+from striate.errors import DataError
 from striate.evaluation.diagnosis import FEW_EPOCHS, diagnose
 from striate.evaluation.evidence import Diagnosis, Evidence
 from striate.runs.folder import RunFolder
@@ -91,7 +92,11 @@ class Advisor:
 
     def look(self, whole: int | None) -> None:
         """Read what the run has recorded so far, of `whole` epochs, and report what is new."""
-        for found in diagnose(evidence_of(self.folder, self.settings, whole=whole)):
+        try:
+            evidence = evidence_of(self.folder, self.settings, whole=whole)
+        except (DataError, KeyError):  # a document was taken away or emptied meanwhile; training goes on
+            return
+        for found in diagnose(evidence):
             if found.gone is None and found.code not in self.told:
                 self.told.add(found.code)
                 command = next_command(found, self.folder.path, self.settings, given=self.given)

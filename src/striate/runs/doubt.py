@@ -35,8 +35,8 @@ class Scale:
 
     @classmethod
     def of(cls, values: Numbers) -> Scale:
-        typical, limit = float(np.median(values)), float(np.quantile(values, FALSE_ALARMS, method="lower"))
-        return cls(typical, min(limit, typical - 1e-6))
+        typical, limit = short(np.median(values)), short(np.quantile(values, FALSE_ALARMS, method="lower"))
+        return cls(typical, min(limit, short(typical - 1e-6)))
 
     def distance(self, values: Numbers) -> Numbers:
         return (self.typical - np.asarray(values, np.float64)) / (self.typical - self.limit)
@@ -77,7 +77,7 @@ class Doubt:
         cosine = None if cosines is None else Scale.of(cosines)
         found = cls(len(labels), rows, Scale.of(energies(logits)), cosine, 1.0)
         largest = found.distance(logits, cosines)
-        return replace(found, common=max(float(np.quantile(largest, 1 - FALSE_ALARMS, method="higher")), 1e-6))
+        return replace(found, common=max(short(np.quantile(largest, 1 - FALSE_ALARMS, method="higher")), 1e-6))
 
     def least_probability(self, wanted: float) -> float:
         """Return the lowest probability from which on answers have the wanted precision (0–1) on validation.
@@ -153,6 +153,11 @@ class Doubt:
         return ""
 
 
+def short(number: Any) -> float:
+    """Return a number with 12 digits: any other digit then is another number, so that model.json's digest finds it."""
+    return float(f"{float(number):.12g}")
+
+
 def energies(logits: Numbers) -> Numbers:
     """Return the log of the sum of exp(logits), float64 (N,), of logits (N, K)."""
     exact = np.asarray(logits, np.float64)
@@ -183,4 +188,5 @@ def _rows(probabilities: Numbers, right: Numbers) -> tuple[tuple[float, float, f
     if len(kept) > MOST_ROWS:
         kept = kept[np.unique(np.linspace(0, len(kept) - 1, MOST_ROWS).round().astype(int))]
     last = count - 1  # all answers: no probability is too low
-    return tuple((float(sorted_p[k]) if k < last else 0.0, float(precision[k]), (int(k) + 1) / count) for k in kept)
+    lowest = np.floor(sorted_p * 1e12) / 1e12  # never above the answer it stands for
+    return tuple((short(lowest[k]) if k < last else 0.0, short(precision[k]), short((k + 1) / count)) for k in kept)

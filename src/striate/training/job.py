@@ -189,8 +189,7 @@ class Job:
         validates = due and len(self.material.split.validation) > 0
         val_loss = val_accuracy = None
         if validates or last:
-            with self._stopping_at_once():
-                self._update_tested(progress.epoch)
+            self._update_tested(progress.epoch)
         if validates:
             logits, labels = self._logits("validation")
             val_loss = loss(logits, labels, self.settings.loss)
@@ -227,7 +226,8 @@ class Job:
         if len(self.material.split.validation):
             logits, labels = self._logits("validation")
             self.temperature = fit_temperature(logits, labels, self.settings.output)
-            self.doubt = measure_doubt(self.predictor(), self.material, self.folder)
+            with self._stopping_at_once():
+                self.doubt = measure_doubt(self.predictor(), self.material, self.folder)
             metrics["val_accuracy"] = self.best.accuracy
         if len(self.material.split.test):
             part, images, indices = self.material.pictures("test")
@@ -267,7 +267,8 @@ class Job:
             self.tested.load_state_dict(self.learner.average.state)
         wanted = self.settings.recompute_batchnorm
         if wanted == "on" or (wanted == "auto" and self.settings.batch_size < SMALL_BATCH):
-            recompute_batchnorm(self.tested, self.learner.batches, epoch)
+            with self._stopping_at_once():
+                recompute_batchnorm(self.tested, self.learner.batches, epoch)
 
     def _logits(self, split: str) -> tuple[Any, Any]:
         part, images, indices = self.material.pictures(split)
