@@ -29,6 +29,7 @@ COMMANDS: tuple[tuple[str, list[str], int], ...] = (
     ("explain", ["one", *PICTURES, "--exciting", "conv1:0"], 0),
     ("report", ["one"], 0),
     ("export", ["one", "--to", "onnx", "--out", "one.onnx"], 0),
+    ("export", ["one", "--to", "striate"], 0),
     ("compare", ["one", "two", "--data", "digits", "--split", "train", "--index", "1"], 0),
     ("import", ["one/weights/best.safetensors", "--model", "three-conv", "--input-size", "8", "--out", "three"], 0),
     ("lesson", ["conv", "--html", "conv.html", "--plot", "kernels.png"], 0),

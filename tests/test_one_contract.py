@@ -25,14 +25,14 @@ MOST = 1e-5
 
 
 class Case:
-    """A net trained for a moment, 200 pictures it was not trained on, and their probabilities by `evaluate`."""
+    """A net trained for a few moments, 200 pictures it was not trained on, and their probabilities by `evaluate`."""
 
     def __init__(self, folder: Path, images: np.ndarray, labels: np.ndarray, model: str) -> None:
         train = Dataset.from_arrays(images[COUNT:], labels[COUNT:])
         test = Dataset("made", images[:COUNT], labels[:COUNT], train.classes)
         parts = Parts("made", Dataset("made", train.images, train.labels, train.classes), None, test)
         self.run = striate.train(
-            parts, model=model, epochs=1, batch_size=64, out=folder / "run", quiet=True, device="cpu", threads=1
+            parts, model=model, epochs=4, batch_size=64, out=folder / "run", quiet=True, device="cpu", threads=1
         )
         self.images = test.images
         self.predictor = load_predictor(folder / "run", device="cpu")

@@ -103,13 +103,12 @@ def _parts(data: str, settings: PictureSettings, runs: Sequence[str]) -> Any:
     from striate.data.builtin import find_named, load_named
     from striate.data.preprocess import Preprocess
     from striate.data.sources import looks_like_pictures
-    from striate.predictor.onnx_file import is_onnx
     from striate.runs.folder import open_run
     from striate.runs.model_file import read_card
 
-    if is_onnx(runs[0]) and looks_like_pictures(data):
+    if _is_file(runs[0]) and looks_like_pictures(data):
         raise UsageError(f"{runs[0]} keeps no data", "its classes are known, its folders are not", f"name them: {data}")
-    if is_onnx(runs[0]):
+    if _is_file(runs[0]):
         return load_named(find_named(data).name, settings.data_root, report=hint)
 
     from striate.training.material import open_data, open_other
@@ -128,10 +127,9 @@ def _parts(data: str, settings: PictureSettings, runs: Sequence[str]) -> Any:
 
 def _set_apart(parts: Any, split: str, runs: Sequence[str]) -> Any:
     from striate.data.split import Split
-    from striate.predictor.onnx_file import is_onnx
     from striate.runs.folder import open_run
 
-    for run in (run for run in runs if not is_onnx(run)):
+    for run in (run for run in runs if not _is_file(run)):
         folder = open_run(run)
         if folder.read_json("data.json")["name"] == parts.name and not folder.read_json("data.json").get("given"):
             return Split.from_json(folder.read_json("split.json")).of(parts, split)
@@ -140,6 +138,14 @@ def _set_apart(parts: Any, split: str, runs: Sequence[str]) -> Any:
         f"its maker gives none, and {runs[0]} does not say that it set one apart",
         "use --split train",
     )
+
+
+def _is_file(run: str) -> bool:
+    """Say whether a model is a file that `striate export` wrote, which keeps no data."""
+    from striate.predictor.onnx_file import is_onnx
+    from striate.runs.model_file import is_packed
+
+    return is_onnx(run) or is_packed(run)
 
 
 def _expanded(paths: Sequence[str]) -> list[str]:

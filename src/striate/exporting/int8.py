@@ -28,8 +28,8 @@ QUANTISED = (
 def quantise(model: onnx.ModelProto, pictures: Images) -> onnx.ModelProto:
     """Return a model in 8 bits; `pictures` uint8 (N, H, W, C) at the net's size tell the range of every activation.
 
-    Static, with one scale for each channel of the weights (QDQ). Weights take 7 bits: on processors without VNNI two
-    products of full 8 bits can overflow their 16-bit sum, and the answers would hang on the machine.
+    Static, with one scale for each channel of the weights (QDQ). Weights take 7 bits: on processors without VNNI the
+    sum of two products of full 8 bits does not fit its 16 bits, and the answers would hang on the machine.
     """
     import onnx
     from onnxruntime import quantization

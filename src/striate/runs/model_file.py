@@ -44,6 +44,7 @@ MOST_OPTION_ENTRIES = 100
 MOST_TEXT = 1_000
 MOST_NUMBER = 1e18
 LEAST_TEMPERATURE = 1e-3
+PACKED_SUFFIX = ".safetensors"
 RESTORE = "restore it or train again"
 
 
@@ -234,6 +235,12 @@ def parse_card(text: str, path: Path) -> ModelCard:
             "restore it; if the change is meant, take the entry sha256 out of it",
         )
     return card
+
+
+def is_packed(target: str | Path) -> bool:
+    """Say whether `target` names a file that may hold a packed model (packed.py), and no run."""
+    path = Path(target)
+    return path.suffix.lower() == PACKED_SUFFIX and not path.is_dir()
 
 
 def weights_path(folder: Path, card: ModelCard) -> Path:

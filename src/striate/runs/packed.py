@@ -15,6 +15,7 @@ from striate.runs.model_file import (
     ModelCard,
     card_text,
     check_finite,
+    is_packed,
     parse_card,
     read_card,
     read_weights,
@@ -22,7 +23,6 @@ from striate.runs.model_file import (
 )
 from striate.runs.tensors import Described, data_digest, pack_tensors, read_head, read_header, read_tensors
 
-SUFFIX = ".safetensors"
 #: The entry of the header's metadata that holds the card.
 KEY = "striate"
 #: What the card of a packed model says in the place of a file of weights.
@@ -58,12 +58,6 @@ class StoredModel:
         tensors = read_tensors(self.weights, sha256=whole, data_sha256=self.card.weights["sha256"])
         check_finite(tensors, self.weights)
         return tensors
-
-
-def is_packed(target: str | Path) -> bool:
-    """Say whether `target` names a file that may hold a packed model, and no run."""
-    path = Path(target)
-    return path.suffix.lower() == SUFFIX and not path.is_dir()
 
 
 def open_model(target: str | Path) -> StoredModel:

@@ -14,7 +14,7 @@ from striate.errors import DataError, UsageError
 from striate.predictor.onnx_file import is_onnx
 from striate.predictor.predictor import Predictor
 from striate.runs.folder import RunFolder, open_run
-from striate.runs.packed import is_packed
+from striate.runs.model_file import is_packed
 from striate.settings.train import TrainSettings
 from striate.training.importing import data_of_import
 from striate.training.material import Report, as_parts, open_data, open_other
