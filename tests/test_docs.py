@@ -32,7 +32,8 @@ from striate.settings.values import from_text
 
 ROOT = Path(__file__).parents[1]
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh-CN.md"
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+ARTICLES = sorted((ROOT / "docs" / "articles").glob("*.md"))
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ARTICLES])
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 SHELLS = ("console", "sh", "powershell")
 # Commands that are quick and print the same on every machine.
@@ -269,6 +270,19 @@ def test_both_readmes_say_the_same() -> None:
         [text for language, text in blocks(page) if language == "console"] for page in (README, README_ZH)
     )
     assert outputs == outputs_zh
+
+
+@pytest.mark.parametrize("page", [page for page in ARTICLES if not page.match("*.zh.md")], ids=identifier)
+def test_an_article_is_the_same_in_both_languages(page: Path) -> None:
+    """Commands, outputs and Python are equal; but for lessons that the Chinese page shows in Chinese."""
+    chinese = page.with_suffix(".zh.md")
+    commands = [line.replace(" --lang zh", "") for line in shell_lines(chinese)]
+    assert commands == shell_lines(page)
+    pairs = list(zip(blocks(page), blocks(chinese), strict=True))
+    assert all(one == other for one, other in pairs if "--lang zh" not in other[1])
+    assert f"({page.name})" in prose(chinese) and f"({chinese.name})" in prose(page)
+    index = prose(ROOT / "docs" / "articles.md")
+    assert f"(articles/{page.name})" in index and f"(articles/{chinese.name})" in index
 
 
 def test_the_first_run_in_the_readme_is_what_it_prints(scratch: Path, capfd: pytest.CaptureFixture[str]) -> None:
