@@ -55,7 +55,9 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is asked of Linux")
-@pytest.mark.parametrize(("backend", "form"), [("onnx", "--csv"), ("torch", "--jsonl")])
+@pytest.mark.parametrize(
+    ("backend", "form"), [("onnx", "--csv"), pytest.param("torch", "--jsonl", marks=pytest.mark.slow)]
+)
 def test_ten_thousand_pictures(
     many: tuple[Path, Path], digits_run: Path, tmp_path: Path, backend: str, form: str
 ) -> None:

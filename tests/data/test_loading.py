@@ -241,14 +241,14 @@ def test_large_pictures_are_not_all_decoded_at_once(monkeypatch: pytest.MonkeyPa
     lock, pixels, seen = threading.Lock(), 0, set()
     scale = decoder.to_eight_bits
 
-    def watched(image: Image.Image, stored: str, notes: list[str]) -> Any:
+    def watched(image: Image.Image, *arguments: Any) -> Any:
         nonlocal pixels
         with lock:
             pixels += image.width * image.height
             seen.add(pixels)
         time.sleep(0.002)
         try:
-            return scale(image, stored, notes)
+            return scale(image, *arguments)
         finally:
             with lock:
                 pixels -= image.width * image.height
