@@ -304,6 +304,7 @@ def test_the_first_run_in_the_readme_is_what_it_prints(scratch: Path, capfd: pyt
 def test_quick_outputs_are_what_is_printed(
     page: Path, scratch: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # as a pipe has them; pytest-xdist gives its workers 80
     monkeypatch.delenv("STRIATE_EPOCHS")
     monkeypatch.delenv("STRIATE_DEVICE")
     for words, lines in shown_outputs(page):

@@ -7,15 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.models.families import NAMES, build, small_shape
 from torch import Tensor, nn
 
 import striate
 import striate.models.summary
 from striate.cli.main import run
 from striate.errors import UsageError
-from striate.models import create_model, list_models
 from striate.models.advice import advise, check_registered
-from striate.models.registry import native_shape
 from striate.models.user import instantiate, load_class
 
 NETS = '''
@@ -466,10 +465,10 @@ def test_the_table_is_part_of_the_error_in_python(net_file: Path) -> None:
     assert caught.value.detail[-1].split() == ["fc", "Linear", "fails"]
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", NAMES)
 def test_no_net_of_the_registry_gets_a_note(name: str) -> None:
-    classes, channels, size = native_shape(name)
-    net = create_model(name, classes, channels, size)
+    classes, channels, size = small_shape(name)
+    net = build(name, classes, channels, size)
     check_registered(net)
     assert advise(net, (channels, *size), "cross-entropy") == []
 

@@ -12,11 +12,12 @@ import torch
 import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.models.families import NAMES
 from torch import Tensor, nn
 from torch.nn import functional
 
 from striate.errors import UsageError
-from striate.models import create_model, list_models, model_options
+from striate.models import create_model, model_options
 from striate.models.diagnose import run_explained
 from striate.models.receptive import Field, field_of
 from striate.models.registry import native_shape
@@ -25,20 +26,10 @@ from striate.models.summary import LayerRow, summarise
 Shape = tuple[int, int, int]
 #: Options by which any net that has them becomes small.
 SMALL = {"hidden": (16, 8), "widths": (8, 16, 16)}
-LARGE = 3_000_000  # parameters, above which a net is left to the slow tests
 
 
 def small(name: str) -> dict[str, Any]:
     return {key: value for key, value in SMALL.items() if key in model_options(name)}
-
-
-def each_net() -> Iterator[Any]:
-    for name in list_models():
-        classes, channels, size = native_shape(name)
-        with torch.device("meta"):
-            net = create_model(name, classes, channels, size, **small(name))
-        is_large = sum(parameter.numel() for parameter in net.parameters()) > LARGE
-        yield pytest.param(name, marks=pytest.mark.slow) if is_large else name
 
 
 def positive(net: nn.Module) -> nn.Module:
@@ -125,7 +116,7 @@ def no_maximum() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("name", list(each_net()))
+@pytest.mark.parametrize("name", NAMES)
 def test_every_net_of_the_registry_sees_what_its_gradient_says(name: str) -> None:
     _, channels, _ = native_shape(name)
     for side in range(1, 100):

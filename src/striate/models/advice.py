@@ -190,8 +190,10 @@ def _gradients(net: nn.Module, pictures: Tensor, parameters: list[nn.Parameter])
                     "its output is cut off from its weights, as detach, .data, numpy, no_grad and argmax do",
                     "take that out of forward",
                 )
+            heads = getattr(net, "auxiliary_logits", None)  # trained beside the output, as in the training loop
+            total = output.sum() + sum(logits.sum() for logits in (heads() if callable(heads) else ()))
             try:
-                found = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+                found = torch.autograd.grad(total, parameters, allow_unused=True)
             except RuntimeError as error:
                 raise _backward_failure(net, error) from error
         joined = [one if one is not None else other for one, other in zip(joined, found, strict=True)]

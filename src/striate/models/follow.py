@@ -234,6 +234,13 @@ def _split(inputs: Inputs, arguments: Sequence[Any], shape: Shape) -> Fields | N
     return None if carried else fields
 
 
+def _index(inputs: Inputs, arguments: Sequence[Any], shape: Shape) -> Fields | None:
+    own, fields = inputs[0]
+    picked = [dim for dim, index in enumerate(arguments[1]) if index is not None]  # x[:, [0, 2, 3]] picks along axis 1
+    carried = any(dim in axis.dims for axis in fields for dim in picked)
+    return None if carried or len(picked) != 1 or len(own) != len(shape) else fields
+
+
 def _flip(inputs: Inputs, arguments: Sequence[Any], shape: Shape) -> Fields | None:
     fields = inputs[0][1]
     for dim in (dim % len(shape) for dim in arguments[1]):
@@ -366,6 +373,7 @@ RULES: dict[str, Rule] = {
     "slice": _slice,
     "select": _select,
     **dict.fromkeys(("split", "split_with_sizes"), _split),
+    "index": _index,
     "flip": _flip,
     "roll": _roll,
     "repeat": _repeat,
