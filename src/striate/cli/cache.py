@@ -5,11 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
-import typer
-import typer.main
-
-from striate.cli.flags import CONTEXT, given_values, make_command, settings_flags
-from striate.cli.group import LazyGroup, Verbs
+from striate.cli.flags import given_values, make_command, settings_flags
+from striate.cli.group import LazyGroup, Verbs, make_group
 from striate.cli.output import hint, printable, say, say_json, say_table
 from striate.settings.base import build
 from striate.settings.verbs import CacheListSettings
@@ -79,23 +76,4 @@ cache_clear = make_command(
     "clear", _clear, [], "Remove all decoded pictures that are kept; the next run decodes its pictures anew."
 )
 
-
-def _build() -> Any:
-    app = typer.Typer(
-        cls=CacheGroup,
-        add_completion=False,
-        rich_markup_mode=None,
-        invoke_without_command=True,
-        help="List or remove the decoded pictures that are kept on disk.",
-        context_settings=CONTEXT,
-    )
-
-    @app.callback()
-    def group(context: typer.Context) -> None:
-        if context.invoked_subcommand is None:
-            say(context.get_help())
-
-    return typer.main.get_command(app)
-
-
-cache = _build()
+cache = make_group(CacheGroup, "List or remove the decoded pictures that are kept on disk.")

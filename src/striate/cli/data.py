@@ -7,11 +7,8 @@ import re
 from pathlib import Path
 from typing import Any, ClassVar
 
-import typer
-import typer.main
-
-from striate.cli.flags import CONTEXT, argument, given_values, make_command, settings_flags
-from striate.cli.group import LazyGroup, Verbs
+from striate.cli.flags import argument, given_values, make_command, settings_flags
+from striate.cli.group import LazyGroup, Verbs, make_group
 from striate.cli.output import hint, printable, say, say_json, say_table
 from striate.settings.base import build
 from striate.settings.values import environment_layers, from_text
@@ -130,23 +127,4 @@ data_add = make_command(
     "Take in data files that you got by hand: recognise them, check them, copy them into the cache.",
 )
 
-
-def _build() -> Any:
-    app = typer.Typer(
-        cls=DataGroup,
-        add_completion=False,
-        rich_markup_mode=None,
-        invoke_without_command=True,
-        help="List, show and add data sets.",
-        context_settings=CONTEXT,
-    )
-
-    @app.callback()
-    def group(context: typer.Context) -> None:
-        if context.invoked_subcommand is None:
-            say(context.get_help())
-
-    return typer.main.get_command(app)
-
-
-data = _build()
+data = make_group(DataGroup, "List, show and add data sets.")

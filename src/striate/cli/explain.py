@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from striate.cli.flags import argument, given_values, make_command, settings_flags
-from striate.cli.output import hint, percent, printable, say_json, say_table
+from striate.cli.output import hint, percent, printable, say, say_json, say_table
 from striate.cli.pictures import Source, from_data_set, from_paths, own_net
 from striate.errors import UsageError
 from striate.settings.base import build
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 SOME_FAILED = 3
+STRENGTHS = {
+    "shift right": "{} pixels",
+    "shift down": "{} pixels",
+    "rotate": "{}°",
+    "scale": "{:.2f} times",
+    "erase": "{:.1f} of a side",
+}
 MOST_PICTURES = 40  # on one page, which holds every map of each
 
 
@@ -72,6 +79,8 @@ def _explain(run: str, pictures: list[str] | None, **flags: Any) -> None:
         )
     else:
         say_explanations(slim)
+        if origins["edits"] != "default":
+            say_edits(results)
     _name_the_bad(slim, in_results=settings.as_json)
     if any(one.error is not None for one in slim):
         raise typer.Exit(SOME_FAILED)
@@ -214,6 +223,24 @@ def say_explanations(explained: Sequence[Explanation]) -> None:
         say_table(columns, rows, right=(columns.index("probability"),))
     for note in dict.fromkeys(note.text for one in readable for note in one.notes):
         hint(f"note: {note}")
+
+
+def say_edits(results: Sequence[dict[str, Any]]) -> None:
+    """Write a table of the answers to each edit of each picture; the last column has the class that is explained."""
+    several = len(results) > 1
+    rows = []
+    for result in results:
+        for curve in result.get("edits", ()):
+            for place, strength in enumerate(curve["strengths"]):
+                shares = {name: probabilities[place] for name, probabilities in curve["probabilities"].items()}
+                answer, target = max(shares, key=shares.__getitem__), result["target"]
+                by = strength if isinstance(strength, str) else STRENGTHS[curve["edit"]].format(strength)
+                told = [curve["edit"], by, answer, percent(shares[answer]), f"{target} {percent(shares[target])}"]
+                rows.append([*([result["source"]] if several else []), *told])
+    columns = [*(["picture"] if several else []), "edit", "by", "answer", "probability", "explained"]
+    if rows:
+        say("")
+        say_table(columns, rows, right=(columns.index("by"), columns.index("probability")))
 
 
 def _exciting_json(excitement: Excitement) -> dict[str, Any]:

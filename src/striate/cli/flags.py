@@ -12,13 +12,12 @@ import typer
 import typer.core
 import typer.main
 
+from striate.cli.group import CONTEXT
 from striate.settings.base import Settings
 
 # typer carries its own copy of click, or uses the installed one, depending on its version: found through BadParameter,
 # which is public in both.
 TYPER_USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
-
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class VerbCommand(typer.core.TyperCommand):

@@ -6,9 +6,14 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import typer
 import typer.core
+import typer.main
 
+from striate.cli.output import say
 from striate.errors import unknown_name
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 Verbs = Mapping[str, tuple[str, str]]  # verb → (module:attribute that holds its command, one line of help)
 
@@ -39,3 +44,22 @@ class LazyGroup(typer.core.TyperGroup):
         """Write the table of verbs without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(verb, line) for verb, (_, line) in self.verbs.items()])
+
+
+def make_group(kind: type[LazyGroup], described: str) -> Any:
+    """Make the command of a group; without a verb it prints its help."""
+    app = typer.Typer(
+        cls=kind,
+        add_completion=False,
+        rich_markup_mode=None,
+        invoke_without_command=True,
+        help=described,
+        context_settings=CONTEXT,
+    )
+
+    @app.callback()
+    def group(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            say(context.get_help())
+
+    return typer.main.get_command(app)

@@ -13,7 +13,7 @@ import typer.core
 import typer.main
 
 from striate.cli.errors import Terminated, sigterm_unwinds, tell
-from striate.cli.group import LazyGroup, Verbs
+from striate.cli.group import CONTEXT, LazyGroup, Verbs
 from striate.cli.output import COMMAND_LINE
 
 VERBS: Verbs = {
@@ -53,7 +53,7 @@ def build() -> Any:
         subcommand_metavar="COMMAND [ARGS]...",
         help="Train, test and ask convolutional image classifiers (CNNs).",
         epilog=EPILOG,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        context_settings=CONTEXT,
     )
 
     @app.callback()

@@ -9,6 +9,7 @@ import numpy as np
 
 from striate.errors import UsageError
 from striate.lessons.lesson import Cell, Frame, Grid, Scene, Text, Values, factor, number, shape
+from striate.models.sizes import output_size, window_sum
 
 MOST_STEPS = 400  # of a scene; more would make a page slow, and nobody steps through them
 ONE_BY_ONE_UP_TO = 150  # multiply-adds: so many are shown one at a time
@@ -29,11 +30,10 @@ class Sliding:
     dilation: int = 1
 
     def __post_init__(self) -> None:
-        for side, length in zip(("high", "wide"), self.lengths):
-            if length < 1:
-                reach, room = shape(self.reach), shape(self.padded)
+        for side, span, room in zip(("high", "wide"), self.reach, self.padded):
+            if span > room:
                 raise UsageError(
-                    f"a window that reaches over {reach} cells does not fit into {room}",
+                    f"a window that reaches over {shape(self.reach)} cells does not fit into {shape(self.padded)}",
                     f"it is not {side} enough" + (f"; dilation {self.dilation} spreads it" * (self.dilation > 1)),
                     "take a smaller kernel, or more --padding",
                 )
@@ -52,19 +52,16 @@ class Sliding:
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """Windows along each side: ⌊(n + p + p − d·(k − 1) − 1) / s⌋ + 1."""
-        height, width = ((room - reach) // self.stride + 1 for room, reach in zip(self.padded, self.reach))
+        """Windows along each side: ⌊(n + p + p − (d·(k − 1) + 1)) / s⌋ + 1."""
+        height, width = output_size(self.padded, self.kernel, self.stride, dilation=self.dilation)
         return height, width
 
     def formula(self, axis: int = 0) -> str:
         """Return the sum that gives the number of windows along an axis, with its floor."""
-        length, kernel = self.size[axis], self.kernel[axis]
         before, after = self.padding[2 * axis : 2 * axis + 2]
-        room = str(length)
-        if before or after:
-            room += f" + 2·{before}" if before == after else f" + {before} + {after}"
-        spread = f"{self.dilation}·({kernel} − 1) − 1" if self.dilation > 1 else str(kernel)
-        return f"⌊({room} − {spread})/{self.stride}⌋ + 1 = {self.lengths[axis]}"
+        return window_sum(
+            self.size[axis], self.kernel[axis], self.stride, (before, after), self.dilation, self.lengths[axis]
+        )
 
     def cells(self, row: int, column: int) -> list[tuple[int, int]]:
         """Return the cells (row, column) of the padded map that a window holds, row by row."""

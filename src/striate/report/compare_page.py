@@ -44,7 +44,7 @@ def compare_page(facts: Mapping[str, Any]) -> str:
             "pairs": _pairs(facts["pairs"]),
             "curves": _curves(facts["results"]),
             "class_rows": _class_rows(facts["evaluations"]),
-            "problems": [printable(problem) for problem in facts["problems"]],
+            "problems": [(said, printable(why)) for said, why in facts["problems"]],
         },
     )
 

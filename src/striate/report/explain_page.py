@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from striate.explain.edits import Curve
 from striate.explain.explanation import Explanation
 from striate.report import explain_tiles as shared
 from striate.report.canvas import SERIES, Pixels, percent
+from striate.report.embed import data_address
 from striate.report.explain_sheet import Excitement
 
 TEMPLATE = Path(__file__).with_name("explain.html")
@@ -206,4 +206,4 @@ def _address(tile: Pixels) -> str:
     gray = bool((tile[..., 0] == tile[..., 1]).all() and (tile[..., 1] == tile[..., 2]).all())
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(tile[..., 0]) if gray else tile).save(stream, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    return data_address(stream.getvalue(), "png")

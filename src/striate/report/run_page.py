@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from striate.data.findings import KINDS
 from striate.data.opening import printable
 from striate.report import svg
+from striate.report.embed import data_address
 from striate.report.net_drawing import draw_svg
 from striate.report.text import count, duration, human, hyper_parameters, percent
 from striate.report.thumbnails import heated, thumbnail
@@ -87,7 +87,7 @@ def run_page(facts: Mapping[str, Any]) -> str:
         "environment": {name: _shown(value) for name, value in facts["environment"].items() if name != "format"},
         "plan": facts["environment"].get("plan", {}),
         "diagnoses": facts["diagnoses"],
-        "problems": [printable(problem) for problem in facts["problems"]],
+        "problems": [(said, printable(why)) for said, why in facts["problems"]],
         "matrix": None,
         "pairs": None,
         "album": {"cells": {}, "pictures": []},
@@ -200,7 +200,7 @@ def _drawing(summary: Any, name: str) -> str:
     if summary is None:
         return ""
     drawn = draw_svg(summary, printable(name)).encode("utf-8")
-    return f"data:image/svg+xml;base64,{base64.b64encode(drawn).decode()}" if len(drawn) < MOST_OF_DRAWING else ""
+    return data_address(drawn, "svg+xml") if len(drawn) < MOST_OF_DRAWING else ""
 
 
 def _matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import io
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from striate.report.embed import data_address
 
 SIDE = 96  # pixels: as large as a page shows them; smaller ones are enlarged by the browser, pixel by pixel
 _LOSSLESS_SIDE = 40  # under it each pixel is seen, and PNG costs little
@@ -24,9 +25,9 @@ def thumbnail(pixels: NDArray[np.uint8], side: int = SIDE) -> str:
     stream = io.BytesIO()
     if max(image.size) <= _LOSSLESS_SIDE and channels == 1:
         image.save(stream, "PNG", optimize=True)
-        return _address(stream, "png")
+        return data_address(stream.getvalue(), "png")
     image.save(stream, "JPEG", quality=88 if max(image.size) <= _LOSSLESS_SIDE else 80)
-    return _address(stream, "jpeg")
+    return data_address(stream.getvalue(), "jpeg")
 
 
 def heated(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -34,7 +35,3 @@ def heated(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.u
     gray = pixels.astype(np.float32).mean(2, keepdims=True).repeat(3, 2)
     share = 0.75 * heat[..., None]
     return (gray * (1 - share) + np.array((255.0, 120.0, 20.0), np.float32) * share).round().astype(np.uint8)
-
-
-def _address(stream: io.BytesIO, form: str) -> str:
-    return f"data:image/{form};base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -84,7 +84,7 @@ def write_comparison(
     folders = [open_run(run) for run in runs]
     named = list(names or [folder.name for folder in folders])
     rows, pairs = compare(runs), compare_pairs(runs, named)
-    problems: list[str] = []
+    problems: list[tuple[tuple[str, str], str]] = []
     tested = _test_part(folders[0], data, data_root, note, problems)
     answers = {name: _answers(folder) for name, folder in zip(named, folders, strict=True)}
     facts = {
@@ -128,13 +128,18 @@ def _problem(first: RunFolder, second: RunFolder, one: list[Answered] | str, oth
 
 
 def _test_part(
-    folder: RunFolder, data: Any, data_root: str | Path | None, note: Callable[[str], None], problems: list[str]
+    folder: RunFolder,
+    data: Any,
+    data_root: str | Path | None,
+    note: Callable[[str], None],
+    problems: list[tuple[tuple[str, str], str]],
 ) -> Dataset | None:
     try:
         parts, split = own_parts(folder, read_config(folder), note, data=data, data_root=data_root)
         return split.of(parts, "test")[0]
     except StriateError as error:
-        problems.append(f"The pictures could not be shown: {error.what}{f': {error.cause}' if error.cause else ''}")
+        why = "; ".join(part for part in (error.what, error.cause) if part)
+        problems.append((("The pictures could not be shown:", "无法显示图片："), why))
         return None
 
 

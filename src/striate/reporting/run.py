@@ -31,6 +31,7 @@ from striate.training.pictures import own_parts
 from striate.training.records import read_config
 
 Report = Callable[[str], None]
+Problem = tuple[tuple[str, str], str]  # what is missing, in both languages, and why
 
 PAGE, CARD = "report.html", "MODEL_CARD.md"
 TRAIN_AGAIN = 1_000  # train pictures that are asked again, for an accuracy without augmentation or dropout
@@ -68,7 +69,7 @@ def write_report(
     """
     folder = open_run(run)
     settings = read_config(folder)
-    problems: list[str] = []
+    problems: list[Problem] = []
     predictor = predictor or _predictor(folder, device, model, problems)
     looked = _look(folder, settings, predictor, data, data_root, note, problems) if predictor else _Looked()
     plain = settings.model_dump(mode="json")
@@ -130,13 +131,13 @@ def write_card_page(folder: RunFolder, facts: Mapping[str, Any] | None = None) -
     write_text(folder.file(CARD), model_card(facts))
 
 
-def _predictor(folder: RunFolder, device: str, model: Any, problems: list[str]) -> Predictor | None:
+def _predictor(folder: RunFolder, device: str, model: Any, problems: list[Problem]) -> Predictor | None:
     try:
         return load_predictor(folder.path, device=device, model=model)
     except StriateError as error:
         if isinstance(error, UsageError) and model is not None:
             raise
-        problems.append(f"The net could not be asked: {_in_a_line(error)}")
+        problems.append((("The net could not be asked:", "无法询问网络："), _in_a_line(error)))
         return None
 
 
@@ -147,12 +148,12 @@ def _look(
     data: Any,
     data_root: str | Path | None,
     note: Report,
-    problems: list[str],
+    problems: list[Problem],
 ) -> _Looked:
     try:
         parts, split = own_parts(folder, settings, note, data=data, data_root=data_root)
     except StriateError as error:
-        problems.append(f"The pictures could not be shown: {_in_a_line(error)}")
+        problems.append((("The pictures could not be shown:", "无法显示图片："), _in_a_line(error)))
         return _Looked()
     train = parts.train
     looked = _Looked(samples=_samples(train, split.train))
@@ -175,7 +176,8 @@ def _look(
     )
     recorded = folder.read_json("evaluation.json")["confusion"] if folder.file("evaluation.json").is_file() else None
     if recorded is not None and not np.array_equal(looked.asked.confusion, recorded):
-        problems.append("This machine answers some test pictures otherwise than evaluation.json records.")
+        said = "This machine answers some test pictures otherwise than evaluation.json records."
+        problems.append(((said, "本机对部分测试图片的回答与 evaluation.json 的记录不同。"), ""))
     return looked
 
 
