@@ -27,6 +27,7 @@ from striate.settings.layers import resolve_train
 from striate.settings.lesson import OF_LESSON, LessonSettings
 from striate.settings.recipes import list_recipes, load_recipe
 from striate.settings.report import ReportSettings
+from striate.settings.serve import ServeSettings
 from striate.settings.train import TrainSettings
 from striate.settings.values import from_text
 
@@ -47,6 +48,7 @@ SETTINGS_OF = {
     "predict": verbs.PredictSettings,
     "export": ExportSettings,
     "report": ReportSettings,
+    "serve": ServeSettings,
     "compare": verbs.CompareSettings,
     "explain": ExplainSettings,
     "import": verbs.ImportSettings,

@@ -30,6 +30,10 @@ SEES_SETTINGS = {"cli", "api", "reporting", "shipping", "training", "tuning", "e
 ONLY_IN = {
     "typer": {"cli"},
     "fastapi": {"serve"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
+    "python_multipart": {"serve"},
+    "prometheus_client": {"serve"},
     "onnx": {"exporting"},
     "onnxruntime": {"exporting", "predictor"},
     "matplotlib": {"report"},

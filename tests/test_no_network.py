@@ -87,7 +87,8 @@ def draw_pictures(folder: Path) -> None:
 
 
 def test_every_verb_is_run_here() -> None:
-    assert {verb for verb, _, _ in COMMANDS} == set(leaves(build())), "add the new verb to COMMANDS"
+    # A server is asked through the network; tests/serve/test_app.py shows that it asks for nothing itself.
+    assert {verb for verb, _, _ in COMMANDS} == set(leaves(build())) - {"serve"}, "add the new verb to COMMANDS"
 
 
 def test_no_verb_asks_for_the_network(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ VERBS: Verbs = {
     "predict": ("striate.cli.predict:predict", "Ask a run what pictures show"),
     "explain": ("striate.cli.explain:explain", "Show what a run's net looks at in a picture"),
     "export": ("striate.cli.export:export", "Write a run as one file that proves itself: ONNX, or striate's own"),
+    "serve": ("striate.cli.serve:serve", "Answer over HTTP, with a page to draw on"),
     "report": ("striate.cli.report:report", "Put all that is known of a run on one page"),
     "compare": ("striate.cli.compare:compare", "Set runs side by side"),
     "import": ("striate.cli.import_:import_weights", "Make a run of weights that another program saved"),

@@ -12,7 +12,7 @@ import numpy as np
 from striate.data.dataset import Images
 from striate.data.preprocess import Preprocess
 from striate.errors import DataError, MissingExtra, UsageError
-from striate.predictor.onnx_file import CARD_KEY, MEND, read_onnx
+from striate.predictor.onnx_file import CARD_KEY, MEND, OnnxFile, read_onnx
 from striate.predictor.predictor import Logits, Predictor
 from striate.runs.doubt import Doubt
 from striate.runs.model_file import MOST_CARD_BYTES, ModelCard, parse_card
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from striate.predictor.augmented import Ask
 
 INPUT, LOGITS, PROBABILITIES = "images", "logits", "probabilities"
+#: What a graph for serving gives beside them, float32 (N,): how near a picture's features are to a train picture's.
+COSINE = "cosine"
 LEVEL_OF_LOG = 4  # fatal: what goes wrong is told in our errors
 
 
@@ -36,6 +38,7 @@ class OnnxBackend:
         self.label = label
         self.threads = threads or available_cores()
         self.session = _open_session(content, label, self.threads)
+        self.gives_cosines = any(end.name == COSINE for end in self.session.get_outputs())
 
     def in_precision(self, precision: str) -> OnnxBackend:
         """Return itself. Raises UsageError for another precision: that of the graph is what it was exported in."""
@@ -53,17 +56,27 @@ class OnnxBackend:
             raise UsageError(
                 f"{self.label} answers pictures as they are", "augmenting them needs torch", "name the run"
             )
-        starts = range(0, len(images), batch_size)
-        return np.concatenate([self._ask(images[start : start + batch_size]) for start in starts])
+        return self._ask([LOGITS], images, batch_size)[0]
 
-    def _ask(self, images: Images) -> Logits:
-        try:
-            (logits,) = self.session.run([LOGITS], {INPUT: np.ascontiguousarray(images)})  # (B, K)
-        except Exception as error:  # onnxruntime's own kinds have no common ancestor
-            raise DataError(f"{self.label} does not answer", _first_line(error), MEND) from error
-        if logits.ndim != 2 or len(logits) != len(images):
-            raise DataError(f"{self.label} answers {len(images)} pictures with shape {logits.shape}", "", MEND)
-        return logits
+    def cosines(self, images: Images, batch_size: int) -> tuple[Logits, Logits | None]:
+        """Return logits (N, K), and the cosine (N,) of each picture's nearest train picture if the graph has it."""
+        if not self.gives_cosines:
+            return self.logits(images, batch_size), None
+        logits, cosines = self._ask([LOGITS, COSINE], images, batch_size)
+        return logits, cosines
+
+    def _ask(self, names: list[str], images: Images, batch_size: int) -> list[Logits]:
+        parts = []
+        for start in range(0, len(images), batch_size):
+            batch = np.ascontiguousarray(images[start : start + batch_size])
+            try:
+                found = self.session.run(names, {INPUT: batch})  # (B, K), (B,)
+            except Exception as error:  # onnxruntime's own kinds have no common ancestor
+                raise DataError(f"{self.label} does not answer", _first_line(error), MEND) from error
+            if found[0].ndim != 2 or len(found[0]) != len(batch):
+                raise DataError(f"{self.label} answers {len(batch)} pictures with shape {found[0].shape}", "", MEND)
+            parts.append(found)
+        return parts[0] if len(parts) == 1 else [np.concatenate(part) for part in zip(*parts, strict=True)]
 
 
 def load_onnx(
@@ -92,26 +105,36 @@ def load_onnx(
             f"its SHA-256 is {hashlib.sha256(file.content).hexdigest()}, not {expect_sha256}",
             "ask its maker which of the two is right",
         )
+    predictor = predictor_of(file, card_of(file), threads)
+    predictor.backend.in_precision(precision)
+    return predictor
+
+
+def card_of(file: OnnxFile) -> ModelCard:
+    """Return the card in an ONNX file's metadata. Raises DataError where there is none, or it is damaged."""
     text = file.metadata.get(CARD_KEY, "")
     if not text:
         raise DataError(
-            f"{path} was not exported by striate",
+            f"{file.path} was not exported by striate",
             "it does not say how a picture is prepared for it and what its classes are called",
             "export a run: striate export RUN --to onnx",
         )
     if len(text) > MOST_CARD_BYTES:
-        raise DataError(f"{path} is not a model", f"its metadata has more than {MOST_CARD_BYTES:,} letters", MEND)
-    card = parse_card(text, path)
-    backend = OnnxBackend(file.content, str(path), threads)
-    backend.in_precision(precision)
-    _check_ends(backend.session, card, path)
+        raise DataError(f"{file.path} is not a model", f"its metadata has more than {MOST_CARD_BYTES:,} letters", MEND)
+    return parse_card(text, file.path)
+
+
+def predictor_of(file: OnnxFile, card: ModelCard, threads: int = 0) -> Predictor:
+    """Return a Predictor that asks the graph of a file. Raises DataError unless it takes and gives what `card` says."""
+    backend = OnnxBackend(file.content, str(file.path), threads)
+    _check_ends(backend.session, card, file.path)
     return Predictor(
         backend,
         Preprocess.from_json(card.preprocess),
         card.classes,
         output=card.output,
         temperature=card.temperature,
-        name=path.name,
+        name=file.path.name,
         doubt=Doubt.from_json(card.doubt),
     )
 

@@ -59,7 +59,11 @@ def read_onnx(path: Path) -> OnnxFile:
     graphs inside its graph, which could run for ever.
     """
     with open_regular(path, str(path)) as stream:
-        content = stream.read(MOST_FILE_BYTES + 1)
+        return parse_onnx(stream.read(MOST_FILE_BYTES + 1), path)
+
+
+def parse_onnx(content: bytes, path: Path) -> OnnxFile:
+    """Read what the bytes of an ONNX file say of themselves; `path` names them. Raises as `read_onnx` does."""
     if len(content) > MOST_FILE_BYTES:
         raise DataError(f"{path} is too large", f"at most {MOST_FILE_BYTES:,} bytes are read", "name another file")
     found = OnnxFile(path, content)

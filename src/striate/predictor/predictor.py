@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from striate.predictor.nets import OwnNet
 
 Logits = NDArray[np.float32]
+Prepared = tuple[str, Images, tuple[str, ...]]  # a picture's name, itself at the net's size, and what was done to it
 _Reading = tuple[Images, tuple[str, ...]]  # a picture at the net's size, and what was done to it
 _Batch = tuple[Sequence[str], Iterator["_Reading | DataError"]]  # the pictures' names, and the readings as they come
 
@@ -284,10 +285,12 @@ class Predictor:
         answers = self.ask([(name, one.picture, one.steps) for one in drawn])
         return [replace(answer, box=one.box) for answer, one in zip(answers, drawn, strict=True)]
 
-    def ask(self, prepared: Sequence[tuple[str, Images, tuple[str, ...]]]) -> list[Answer]:
+    def ask(self, prepared: Sequence[Prepared]) -> list[Answer]:
         """Answer for pictures uint8 (H, W, C) at the net's size, each with its name and what was done to it."""
-        images = np.stack([picture for _, picture, _ in prepared])
-        logits, distances = self.logits_and_distances(images)
+        return self.told(prepared, *self.logits_and_distances(np.stack([picture for _, picture, _ in prepared])))
+
+    def told(self, prepared: Sequence[Prepared], logits: Logits, distances: Sequence[float | None]) -> list[Answer]:
+        """Return the answers to pictures, as for `ask`, whose logits and distances are known."""
         best = logits.argmax(axis=1)
         answers = []
         for (name, picture, steps), row, top, distance in zip(
@@ -308,6 +311,10 @@ class Predictor:
         if doubt is None or doubt.cosine is None:
             logits = self.logits(images)
             return logits, unknown if doubt is None else doubt.distance(logits, None).tolist()
+        look = getattr(self.backend, "cosines", None)
+        if look is not None:
+            logits, cosines = look(images, self.batch_pictures)
+            return logits, unknown if cosines is None else doubt.distance(logits, cosines).tolist()
         give = getattr(self.backend, "features", None)
         if doubt.kept is None or give is None:
             return self.logits(images), unknown

@@ -1,0 +1,192 @@
+"""POST /predict and GET /models: pictures in, the answers of `striate predict` out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from fastapi import APIRouter, Request
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.responses import Response
+
+from striate.data.dataset import Images
+from striate.data.decode import decode_drawn
+from striate.data.drawing import Redrawn
+from striate.errors import DataError
+from striate.predictor.predictor import Answer, Predictor, unreadable
+from striate.serve.documents import MODELS, PICTURE_BODY, RESULTS, errors, parameters_of
+from striate.serve.limits import Limits, Part, parse_parts, read_body
+from striate.serve.models import Served, choose
+from striate.serve.refusals import Refused, json_response
+from striate.serve.telemetry import Metrics
+
+FORMAT = 1
+BODY = "body"
+_RAW = ("application/octet-stream", "")
+
+Query = TypeVar("Query", bound=BaseModel)
+
+router = APIRouter()
+
+
+class Asked(BaseModel):
+    """The query of POST /predict."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: Annotated[str | None, Field(description="name of the model; default: the first")] = None
+    separate: Annotated[bool, Field(description="find the digits in each picture, and answer each of them")] = False
+    seen: Annotated[bool, Field(description="also what the net saw, as a PNG")] = False
+    reject: Annotated[
+        float | None,
+        Field(gt=0, lt=1, description="reject answers below the probability that gave this precision on validation"),
+    ] = None
+    no_step: Annotated[str, Field(description="steps for drawings to leave out: polarity,frame; all of them: all")] = ""
+
+
+@router.get("/models", summary="The models that are served", responses={200: MODELS, **errors(401)})
+async def models(request: Request) -> Response:
+    """List the models: classes, size of pictures, what they can do, and which weights they are."""
+    found: Sequence[Served] = request.app.state.models
+    return json_response({"format": FORMAT, "models": [model.to_json() for model in found]})
+
+
+@router.post(
+    "/predict",
+    summary="Ask a model what pictures show",
+    responses={200: RESULTS, **errors(400, 401, 404, 413, 415, 422, 429, 503)},
+    openapi_extra={"parameters": parameters_of(Asked), "requestBody": PICTURE_BODY},
+)
+async def predict(request: Request) -> Response:
+    """Answer one encoded picture, or each part of multipart/form-data, in order."""
+    state = request.app.state
+    asked = query_of(request, Asked)
+    served = choose(state.models, asked.model)
+    wanted = [step.strip() for step in asked.no_step.split(",") if step.strip()]
+    predictor = served.predictor.configured(no_step=wanted, reject=asked.reject)
+    if asked.separate and predictor.preprocess.drawing is None:
+        raise Refused(422, f"{served.name} cannot find digits in a picture", "it was not trained on drawings")
+    parts = await read_pictures(request)
+    with served.batcher.place(len(parts)):
+        readings = await asyncio.gather(
+            *(state.decoding(read, part, predictor, asked.separate, state.limits.max_pixels) for part in parts)
+        )
+        drawn = [one for reading in readings if not isinstance(reading, DataError) for one in reading]
+        answers: Iterator[Answer] = iter(await _ask(served, predictor, parts, readings, drawn))
+        if asked.separate:
+            answers = (replace(answer, box=one.box) for answer, one in zip(answers, drawn, strict=True))
+    results: list[Answer] = []
+    for part, reading in zip(parts, readings, strict=True):
+        name = part.filename or BODY
+        results += [unreadable(name, reading)] if isinstance(reading, DataError) else [next(answers) for _ in reading]
+    entries = [await _entry(request, answer, asked.seen) for answer in results]
+    _count(state.metrics, served, results)
+    document = {"format": FORMAT, "model": served.name, "classes": served.predictor.classes, "results": entries}
+    return json_response(document, 422 if len(parts) == 1 and isinstance(readings[0], DataError) else 200)
+
+
+def query_of(request: Request, model: type[Query]) -> Query:
+    """Return the query of a request. Raises Refused for an entry that is unknown, given twice, or wrong."""
+    text = request.scope["query_string"]
+    if not text:
+        return model()
+    pairs = request.query_params.multi_items()
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise Refused(422, "the query names an entry twice", "", "give each once")
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "query"
+        known = ", ".join(model.model_fields)
+        fix = f"known: {known}" if first["type"] == "extra_forbidden" else ""
+        raise Refused(422, f"{name[:100]} in the query is wrong", str(first["msg"]), fix) from None
+
+
+async def read_pictures(request: Request) -> list[Part]:
+    """Return the pictures in a body, which is one, or multipart/form-data: at least one, none of them decoded.
+
+    Raises Refused for a body that is of another kind, holds no file, or is beyond a limit.
+    """
+    given = request.headers.get("content-type", "")
+    kind = given.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        limits: Limits = request.app.state.limits
+        parts = parse_parts(await read_body(request), given, limits.max_parts)
+        for part in parts:
+            if part.filename is None:
+                name = part.name[:100]
+                raise Refused(422, f"the part {name!r} is no file", "settings stand in the query", f"?{name}=…")
+        if not parts:
+            raise Refused(422, "the body holds no picture", "it has no part", "send a file: curl -F picture=@seven.png")
+        return parts
+    if not (kind in _RAW or kind.startswith("image/")):
+        raise Refused(
+            415,
+            f"a body of type {kind[:100]!r} is no picture",
+            "expected image/*, application/octet-stream or multipart/form-data",
+            "curl -F picture=@seven.png, or curl -H content-type:image/png --data-binary @seven.png",
+        )
+    return [Part("", None, await read_body(request))]
+
+
+def read(part: Part, predictor: Predictor, separate: bool, max_pixels: int) -> list[Redrawn] | DataError:
+    """Return a picture at the net's size, or with `separate` each digit in it, or why it cannot be read."""
+    try:
+        return decode_drawn(
+            part.content,
+            predictor.preprocess,
+            skip=predictor.skip,
+            separate=separate,
+            max_pixels=max_pixels,
+            name=part.filename or BODY,
+        )
+    except DataError as error:
+        return error
+
+
+async def _ask(
+    served: Served, predictor: Predictor, parts: Sequence[Part], readings: Sequence[Any], drawn: Sequence[Redrawn]
+) -> list[Answer]:
+    """Return the answers to what was read, in order; more digits than pictures take more places."""
+    if not drawn:
+        return []
+    names = [
+        part.filename or BODY
+        for part, reading in zip(parts, readings, strict=True)
+        for _ in (() if isinstance(reading, DataError) else reading)
+    ]
+    with served.batcher.place(max(0, len(drawn) - len(parts))):
+        logits, distances = await served.batcher.answer(np.stack([one.picture for one in drawn]))
+    if not np.isfinite(logits).all():
+        raise Refused(500, f"{served.name} gives answers that are no numbers", "its weights overflow on this picture")
+    prepared = [(name, one.picture, one.steps) for name, one in zip(names, drawn, strict=True)]
+    return predictor.told(prepared, logits, distances)
+
+
+async def _entry(request: Request, answer: Answer, seen: bool) -> dict[str, Any]:
+    """Return one entry of the results."""
+    entry = answer.to_json()
+    if seen and answer.seen is not None:
+        entry["seen"] = await request.app.state.decoding(picture_url, answer.seen)
+    return entry
+
+
+def picture_url(picture: Images) -> str:
+    """Return a picture uint8 (H, W, C) as the address of a PNG that holds itself."""
+    stream = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _count(metrics: Metrics, served: Served, results: Sequence[Answer]) -> None:
+    for answer in results:
+        outcome = "unreadable" if answer.error is not None else "rejected" if answer.rejected else "answered"
+        metrics.pictures.labels(served.name, outcome).inc()
