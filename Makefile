@@ -8,11 +8,11 @@ demo: .venv/.installed-demo
 	$(BIN)/striate train digits
 
 test: .venv/.installed-dev lint
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 3
 
 # The tests that take long; .ci/run calls them after `make test`.
 slow: .venv/.installed-dev
-	$(BIN)/python -m pytest -q -m slow || test $$? = 5  # 5: no test is marked slow
+	$(BIN)/python -m pytest -q -n 2 -m slow || test $$? = 5  # 5: no test is marked slow
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check src tests benchmarks examples

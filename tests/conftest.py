@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+# As the command does, before torch is imported: two test processes whose threads spin while they wait take turns
+# at the cores, and the tests of training last five times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from striate.cli.main import build
@@ -91,6 +92,7 @@ def test_every_verb_is_run_here() -> None:
     assert {verb for verb, _, _ in COMMANDS} == set(leaves(build())) - {"serve"}, "add the new verb to COMMANDS"
 
 
+@pytest.mark.slow
 def test_no_verb_asks_for_the_network(tmp_path: Path) -> None:
     known = set(leaves(build()))
     commands = [entry for entry in COMMANDS if entry[0] in known]

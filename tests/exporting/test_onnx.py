@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,20 @@ def by_torch(net: nn.Module, card: ModelCard, images: np.ndarray) -> Answers:
     return Answers(probabilities(logits, card.output, card.temperature), logits)
 
 
+LARGEST_LOGIT = 10  # that a softmax is given: of a hundred, one more digit of a probability would be rounding
+
+
 def check(net: nn.Module, card: ModelCard, counts: tuple[int, ...] = (1, 2, 7)) -> onnx.ModelProto:
-    """Write a net as a graph, and compare its answers for so many pictures with the net's own."""
+    """Write a net as a graph, and compare its answers for so many pictures with the net's own.
+
+    Untrained deep nets give logits of hundreds, and their rounding, which differs between processors, then shows in
+    the probabilities: such a net gets the temperature that brings its logits to the size of a trained net's.
+    """
+    images = random_pictures(max(counts), card)
+    largest = float(np.abs(by_torch(net, card, images).logits).max())
+    card = replace(card, temperature=max(card.temperature, largest / LARGEST_LOGIT))
     model = build_graph(net, card, "a test")
     session = open_session(model.SerializeToString(), 1)
-    images = random_pictures(max(counts), card)
     wanted = by_torch(net, card, images)
     for count in counts:
         found = Answers(*session.run(["probabilities", "logits"], {"images": images[:count]}))

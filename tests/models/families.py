@@ -11,9 +11,11 @@ from torch import nn
 from striate.models import create_model
 from striate.models.registry import list_families, native_shape
 
+#: Their family's form for small pictures, which has the same blocks, is tried by the quick tests.
+LARGER_FORMS = {"densenet121"}
 #: Every net; all but the first, and so smallest, of each class are marked slow.
 NAMES = [
-    pytest.param(name, marks=[pytest.mark.slow] if place else [])
+    pytest.param(name, marks=[pytest.mark.slow] if place or name in LARGER_FORMS else [])
     for family in list_families()
     for place, name in enumerate(family)
 ]

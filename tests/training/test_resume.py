@@ -179,7 +179,9 @@ def test_what_resume_refuses(tmp_path: Path) -> None:
         resume_job(finished.folder, data=pictures(), model=Dropping, report=print)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_real_process_stopped_by_a_real_signal(tmp_path: Path, number: signal.Signals, code: int) -> None:
     command = [sys.executable, "-m", "striate", "train", "digits", "--epochs", "4000", "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_quiet())
@@ -279,6 +281,7 @@ for _ in start_job(settings, data=Parts("made", part), report=print).run():
 """
 
 
+@pytest.mark.slow
 def test_the_hash_seed_and_the_clock_do_not_matter(tmp_path: Path) -> None:
     """The order of sets and the time of day are two things that differ from process to process."""
     results = []

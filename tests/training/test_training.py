@@ -155,7 +155,7 @@ def test_batchnorm_is_measured_anew_after_one_picture_a_step(tmp_path: Path) -> 
 def _one_picture_a_step(out: Path, wanted: str) -> Job:
     resolved, _, _ = resolve_train(
         {"data": "digits", "recipe": "tutorial-strided-cnn", "size": 16, "epochs": 1, "out": out,
-         "recompute_batchnorm": wanted},
+         "train_range": "0:400", "recompute_batchnorm": wanted},
         origin="argument", environ={},
     )  # fmt: skip
     return start_job(resolved, report=lambda line: None)
