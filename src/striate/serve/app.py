@@ -30,7 +30,6 @@ from striate.serve.telemetry import OTHER, Log, Metrics, request_id, seconds_sin
 OPEN_PATHS = ("/", "/favicon.ico", "/v2/health/live", "/v2/health/ready")
 OPEN_FOLDERS = ("/page/",)
 ROUTERS = (answers.router, telemetry.router)
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -60,7 +59,7 @@ def make_app(
     all by default; `origins`: pages of other addresses that may ask it. `threads`: of onnxruntime; `decoders`: threads
     that decode pictures; 0 for one each processor core. `queue`: max_batch, max_wait, max_places of Batcher.
     `app.state` has models, limits, budget, metrics, log, ready, and decoding(function, *arguments), which calls it in
-    one of those threads. While `ready` is False nothing but health is answered.
+    one of those threads. `ready` is for who asks whether to send requests here: those that come are answered.
     """
     if not prepared:
         raise UsageError("no model is named", "there is nothing to serve", "name a run: striate serve runs/latest")
@@ -211,8 +210,6 @@ class _Door:
             same = hmac.compare_digest(given.strip().encode("utf-8", "replace"), self.token)
             if kind.lower() != "bearer" or not same:
                 return Refused(401, "the token is missing or wrong", "", "send Authorization: Bearer TOKEN")
-        if not self.state.ready:
-            return Busy("the server is not ready", "it is starting or stopping", status=503)
         return None
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:

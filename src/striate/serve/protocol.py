@@ -6,7 +6,7 @@ than half of that of a small net's answer is HTTP. httptools itself has no limit
 stands here. hypercorn and granian were the other choices: both let a body come at a byte a second, and neither tells a
 client that reads its answer slowly from one that does not read at all.
 
-No request pays for a timer. Once a second the server looks at each of its connections: what it is waiting for, since
+No request pays for a timer. About once a second the server looks at each of its connections: what it is waiting for, since
 when, and how many bytes have moved (`Guarded.overdue`).
 
 What is used of uvicorn beyond its documents is told by the tests (tests/serve/test_protocol.py), and pyproject.toml
@@ -21,6 +21,7 @@ import os
 import socket
 import struct
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -43,7 +44,7 @@ class Patience:
 
     `head`: for the first request to begin, and for each head to come as a whole; `idle`: silence between requests;
     `window` and `rate`: in any such time a body, or an answer that waits to be read, moves by `window * rate` bytes;
-    `body`: for a whole body; `told`: to take a refusal of the connection.
+    `body`: for a whole body; `told`: to take a refusal of the connection. `look`: between two looks at a connection.
     """
 
     head: float = 10.0
@@ -52,6 +53,7 @@ class Patience:
     rate: float = 1024.0
     body: float = 120.0
     told: float = 2.0
+    look: float = 1.0
 
 
 @dataclass
@@ -59,19 +61,25 @@ class Guard:
     """What the connections of one process share: limits, and what became of them.
 
     `connections`: as many are served; `stopping`: each answer is its connection's last; `counts`: connections let go,
-    by reason; `served` and `refused`: how many connections there are at present.
+    by reason, of which each also goes to `told`; `served` and `refused`: how many connections there are at present.
     """
 
     patience: Patience = field(default_factory=Patience)
     connections: int = 2_000
     stopping: bool = False
+    told: Callable[[str], None] = lambda reason: None
     counts: Counter[str] = field(default_factory=Counter)
     served: int = 0
     refused: int = 0
 
+    def count(self, reason: str) -> None:
+        """Count a connection that is let go; reasons are a few words of ours."""
+        self.counts[reason] += 1
+        self.told(reason)
+
 
 class Guarded(HttpToolsProtocol):
-    """One connection. `overdue` is to be called about once a second."""
+    """One connection. `overdue` is to be called every `look` seconds."""
 
     def __init__(self, *arguments: Any, guard: Guard, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -98,7 +106,7 @@ class Guarded(HttpToolsProtocol):
             guard.served += 1
             return
         guard.refused += 1
-        guard.counts["too-many-connections"] += 1
+        guard.count("too-many-connections")
         if guard.refused > _MOST_TOLD:
             self._drop()
 
@@ -141,7 +149,7 @@ class Guarded(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be read, and close; in the form of our other errors."""
-        self.guard.counts["unreadable"] += 1
+        self.guard.count("unreadable")
         self._answer_and_close(self._fault)
 
     def resume_writing(self) -> None:
@@ -220,14 +228,14 @@ class Guarded(HttpToolsProtocol):
 
     def _time_out(self, reason: str) -> None:
         """Answer 408 if no answer has begun, and close."""
-        self.guard.counts[reason] += 1
+        self.guard.count(reason)
         if self.cycle is not None and not self.cycle.response_complete and self.cycle.response_started:
             self._drop()
         else:
             self._answer_and_close(408)
 
     def _let_go(self, reason: str, *, abort: bool = False) -> None:
-        self.guard.counts[reason] += 1
+        self.guard.count(reason)
         if abort:
             self._drop()
         else:

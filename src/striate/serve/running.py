@@ -165,10 +165,10 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def _look(self) -> None:
-        """Look at each connection about once a second."""
+        """Look at each connection now and then."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(self.guard.patience.look)
             now = loop.time()
             for connection in list(self.server_state.connections):
                 connection.overdue(now)  # type: ignore[union-attr]

@@ -56,6 +56,9 @@ class Metrics:
         )
         self.net_seconds = Counter("striate_net_seconds", "Time the net took", ("model",), registry=registry)
         self.refused = Counter("striate_refused", "Requests refused, by reason", ("reason",), registry=registry)
+        self.connections_ended = Counter(
+            "striate_connections_ended", "Connections let go by the server, by reason", ("reason",), registry=registry
+        )
         self.lines_lost = Counter("striate_log_lines_lost", "Lines of log nobody took in time", registry=registry)
         self.in_flight = Gauge(
             "striate_requests_in_flight", "Requests being answered", registry=registry, multiprocess_mode="livesum"
@@ -69,6 +72,10 @@ class Metrics:
         )
         if SHARED_FOLDER not in os.environ:
             ProcessCollector(registry=registry)
+
+    def connection_ended(self, reason: str) -> None:
+        """Count a connection that the server let go."""
+        self.connections_ended.labels(reason).inc()
 
     def told(self, model: str, pictures: int, seconds: float) -> None:
         """Count a batch."""

@@ -25,6 +25,9 @@ class ServeSettings(Settings):
     max_pixels: int = Field(50_000_000, ge=1, description="pixels of a picture")
     max_parts: int = Field(100, ge=1, description="pictures in one request")
     max_seconds: float = Field(30.0, gt=0, description="seconds that a request may take")
+    max_connections: int = Field(2_000, ge=1, description="connections of each process; one more is told to come again")
+    keep_alive: float = Field(15.0, ge=1, le=3_600, description="seconds of silence between requests on a connection")
+    drain: float = Field(1.0, ge=0, le=5, description="seconds from not ready to closed when the server stops")
     allow_host: tuple[str, ...] | None = Field(
         None, description="names by which clients may call the server; default: any, on this machine localhost"
     )
