@@ -6,8 +6,8 @@ than half of that of a small net's answer is HTTP. httptools itself has no limit
 stands here. hypercorn and granian were the other choices: both let a body come at a byte a second, and neither tells a
 client that reads its answer slowly from one that does not read at all.
 
-No request pays for a timer. About once a second the server looks at each of its connections: what it is waiting for, since
-when, and how many bytes have moved (`Guarded.overdue`).
+No request pays for a timer. About once a second the server looks at each of its connections: what it is waiting for,
+since when, and how many bytes have moved (`Guarded.overdue`).
 
 What is used of uvicorn beyond its documents is told by the tests (tests/serve/test_protocol.py), and pyproject.toml
 names the versions that have it.
