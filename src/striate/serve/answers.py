@@ -87,6 +87,7 @@ async def predict(request: Request) -> Response:
         results += [unreadable(name, reading)] if isinstance(reading, DataError) else [next(answers) for _ in reading]
     entries = [await _entry(request, answer, asked.seen) for answer in results]
     _count(state.metrics, served, results)
+    request.scope["striate.facts"] = {"model": served.name, "pictures": len(results)}
     document = {"format": FORMAT, "model": served.name, "classes": served.predictor.classes, "results": entries}
     return json_response(document, 422 if len(parts) == 1 and isinstance(readings[0], DataError) else 200)
 

@@ -93,11 +93,15 @@ def make_app(
     app.add_exception_handler(StriateError, _tell)
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
-    if origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST"], allow_headers=["*"]
-        )
     app.add_middleware(_Door, state=app.state, token=token, hosts=hosts)
+    if origins:  # outermost: what a browser asks beforehand has no token
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "content-encoding", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
     return app
 
 
@@ -221,7 +225,7 @@ class _Door:
         if refused is not None:
             metrics.refused.labels(refused).inc()
         if self.state.log is not None:
-            facts = {"refused": refused, "error": error}
+            facts = {"refused": refused, "error": error, **scope.get("striate.facts", {})}
             self.state.log.write(
                 "request",
                 "error" if status >= 500 and status != 503 else "info",

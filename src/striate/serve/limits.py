@@ -17,8 +17,8 @@ from striate.data.opening import MAX_PIXELS
 from striate.serve.refusals import Busy, Refused
 
 MEBIBYTE = 1 << 20
-# From this size on a compressed body could hold up the event loop.
-_INFLATE_BYTES = 1 << 16
+# A larger body that is compressed could hold up the event loop: it may hold a thousand times as much.
+_INFLATE_BYTES = 1 << 12
 # An unfinished string reaches to the end, so that no text makes it look at a character twice.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -92,7 +92,7 @@ async def read_body(request: Request) -> bytes:
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if coding == "identity":
         return body
-    if len(body) <= _INFLATE_BYTES // 16:
+    if len(body) <= _INFLATE_BYTES:
         plain = inflate(body, coding, limits)
     else:
         plain = await request.app.state.decoding(inflate, body, coding, limits)
