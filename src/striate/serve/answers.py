@@ -69,14 +69,15 @@ async def predict(request: Request) -> Response:
     asked = query_of(request, Asked)
     served = choose(state.models, asked.model)
     wanted = [step.strip() for step in asked.no_step.split(",") if step.strip()]
-    predictor = served.predictor.configured(no_step=wanted, reject=asked.reject)
+    predictor = served.predictor
+    if wanted or asked.reject is not None:
+        predictor = predictor.configured(no_step=wanted, reject=asked.reject)
     if asked.separate and predictor.preprocess.drawing is None:
         raise Refused(422, f"{served.name} cannot find digits in a picture", "it was not trained on drawings")
     parts = await read_pictures(request)
     with served.batcher.place(len(parts)):
-        readings = await asyncio.gather(
-            *(state.decoding(read, part, predictor, asked.separate, state.limits.max_pixels) for part in parts)
-        )
+        reading = [state.decoding(read, part, predictor, asked.separate, state.limits.max_pixels) for part in parts]
+        readings = [await reading[0]] if len(reading) == 1 else await asyncio.gather(*reading)
         drawn = [one for reading in readings if not isinstance(reading, DataError) for one in reading]
         answers: Iterator[Answer] = iter(await _ask(served, predictor, parts, readings, drawn))
         if asked.separate:
@@ -85,7 +86,9 @@ async def predict(request: Request) -> Response:
     for part, reading in zip(parts, readings, strict=True):
         name = part.filename or BODY
         results += [unreadable(name, reading)] if isinstance(reading, DataError) else [next(answers) for _ in reading]
-    entries = [await _entry(request, answer, asked.seen) for answer in results]
+    entries = [answer.to_json() for answer in results]
+    if asked.seen:
+        await _show(request, results, entries)
     _count(state.metrics, served, results)
     request.scope["striate.facts"] = {"model": served.name, "pictures": len(results)}
     document = {"format": FORMAT, "model": served.name, "classes": served.predictor.classes, "results": entries}
@@ -172,12 +175,11 @@ async def _ask(
     return predictor.told(prepared, logits, distances)
 
 
-async def _entry(request: Request, answer: Answer, seen: bool) -> dict[str, Any]:
-    """Return one entry of the results."""
-    entry = answer.to_json()
-    if seen and answer.seen is not None:
-        entry["seen"] = await request.app.state.decoding(picture_url, answer.seen)
-    return entry
+async def _show(request: Request, results: Sequence[Answer], entries: Sequence[dict[str, Any]]) -> None:
+    """Add to the entries what the net saw."""
+    for answer, entry in zip(results, entries, strict=True):
+        if answer.seen is not None:
+            entry["seen"] = await request.app.state.decoding(picture_url, answer.seen)
 
 
 def picture_url(picture: Images) -> str:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from striate.errors import StriateError, UsageError
 from striate.predictor.onnx_backend import available_cores
 from striate.serve import answers, telemetry
+from striate.serve.decoding import Threads
 from striate.serve.limits import Budget, Limits
 from striate.serve.models import Prepared, Served
 from striate.serve.refusals import Busy, Refused, as_refusal, response_to
@@ -66,7 +67,7 @@ def make_app(
     metrics = Metrics()
     limits = limits or Limits()
     asking = ThreadPoolExecutor(1, "net")
-    decoding = ThreadPoolExecutor(decoders or available_cores(), "decode")
+    decoding = Threads(decoders or available_cores())
     models = [Served(one, thread=asking, threads=threads, told=metrics.told, **queue) for one in prepared]
 
     @asynccontextmanager
@@ -78,7 +79,7 @@ def make_app(
         yield
         app.state.ready = False
         asking.shutdown(cancel_futures=True)
-        decoding.shutdown(cancel_futures=True)
+        decoding.close()
 
     app = FastAPI(title="striate", version=_version(), docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.models = models
@@ -87,7 +88,7 @@ def make_app(
     app.state.metrics = metrics
     app.state.log = log
     app.state.ready = False
-    app.state.decoding = _runner(decoding)
+    app.state.decoding = decoding
     for router in ROUTERS:
         app.include_router(router)
     app.add_exception_handler(StriateError, _tell)
@@ -109,13 +110,6 @@ def _version() -> str:
     import striate
 
     return striate.__version__
-
-
-def _runner(pool: ThreadPoolExecutor) -> Callable[..., Any]:
-    async def run(function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)
-
-    return run
 
 
 async def _tell(request: Request, error: Any) -> Response:
@@ -188,7 +182,10 @@ class _Door:
         seconds = self.state.limits.max_seconds
         try:
             async with asyncio.timeout(seconds):
-                await self.app(scope, receive, send)
+                if (scope["method"], scope["path"]) == ("POST", "/predict"):
+                    await _predict(scope, receive, send)
+                else:
+                    await self.app(scope, receive, send)
         except TimeoutError:
             if status():
                 raise
@@ -238,6 +235,23 @@ class _Door:
                 client=(scope.get("client") or ("",))[0],
                 **{name: value for name, value in facts.items() if value is not None},
             )
+
+
+async def _predict(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what is asked most without the way through the framework, which takes a third of the time of it."""
+    scope["route"] = _Short
+    request = Request(scope, receive)
+    try:
+        response = await answers.predict(request)
+    except StriateError as error:
+        response = await _tell(request, error)
+    await response(scope, receive, send)
+
+
+class _Short:
+    """The route of `_predict`, for the metrics."""
+
+    path = "/predict"
 
 
 def _host_of(header: str) -> str:

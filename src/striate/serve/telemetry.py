@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import queue
+import random
 import re
 import sys
 import threading
 import time
-import uuid
+from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -37,6 +38,7 @@ _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _PICTURES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _MOST_LINES = 10_000
 _MOST_TEXT = 300
+_LOOK_SECONDS = 0.1
 
 
 class Metrics:
@@ -114,7 +116,8 @@ class Log:
     def __init__(self, stream: TextIO | None = None, *, metrics: Metrics | None = None) -> None:
         self._stream = stream or sys.stderr
         self._metrics = metrics
-        self._lines: queue.Queue[str | None] = queue.Queue(_MOST_LINES)
+        self._lines: deque[str] = deque()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._write, name="log", daemon=True)
         self._thread.start()
 
@@ -123,42 +126,32 @@ class Log:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         shortened = {key: value[:_MOST_TEXT] if isinstance(value, str) else value for key, value in facts.items()}
         line = json.dumps({"time": now, "level": level, "event": event, **shortened}, default=str)
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
-            if self._metrics is not None:
-                self._metrics.lines_lost.inc()
+        if len(self._lines) < _MOST_LINES:
+            self._lines.append(line)
+        elif self._metrics is not None:
+            self._metrics.lines_lost.inc()
 
     def close(self, seconds: float = 1.0) -> None:
         """Write what is left, waiting no longer than that."""
-        try:
-            self._lines.put(None, timeout=seconds)
-        except queue.Full:
-            return
+        self._closing.set()
         self._thread.join(seconds)
 
     def _write(self) -> None:
-        while True:
-            lines = [self._lines.get()]
-            while len(lines) < _MOST_LINES:
-                try:
-                    lines.append(self._lines.get_nowait())
-                except queue.Empty:
-                    break
-            ends = None in lines
-            text = "".join(f"{line}\n" for line in lines if line is not None)
-            try:
-                self._stream.write(text)
-                self._stream.flush()
-            except (OSError, ValueError):  # the reader is gone, or the stream closed: there is nobody to tell
-                pass
-            if ends:
-                return
+        """Write what has come since the last look: to be woken for each line would cost more than the line."""
+        ends = False
+        while not ends:
+            ends = self._closing.wait(_LOOK_SECONDS)
+            text = "".join(f"{self._lines.popleft()}\n" for _ in range(len(self._lines)))
+            if text:
+                # Where the reader is gone, or the stream closed, there is nobody to tell.
+                with suppress(OSError, ValueError):
+                    self._stream.write(text)
+                    self._stream.flush()
 
 
 def request_id(given: str | None) -> str:
     """Return the id that a client gave, if it is a plain word, or a new one."""
-    return given if given is not None and _ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given is not None and _ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 def seconds_since(began: float) -> float:
