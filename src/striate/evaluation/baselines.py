@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ def default_baseline_folder() -> Path:
 
 
 def baselines(
-    train: tuple[Images, Labels], test: tuple[Images, Labels], key: Any, folder: Path | None = None
+    train: tuple[Images, Labels],
+    test: tuple[Images, Labels],
+    key: Any,
+    folder: Path | None = None,
+    note: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Return {commonest, logistic, trained, tested, side, cached}: two test accuracies {value, low, high}, and on what.
 
@@ -43,6 +48,7 @@ def baselines(
     kept = _read(path)
     if kept is not None:
         return {**kept, "cached": True}
+    note("fitting the baselines (kept for the next report)")
     fresh = _compute(train, test)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -109,7 +109,7 @@ def _heat(one: Explanation, method: str) -> dict[str, Any]:
         about = (f"of layer {one.layer}", f"{one.layer} 层")
     elif method == "occlusion":
         fall = f"{values.max():.3g}"
-        about = (f"covered, the logit falls by {fall} at most", f"遮住后对数几率最多下降 {fall}")
+        about = (f"covered, the logit falls by {fall} at most", f"遮住后 logit 最多下降 {fall}")
     else:
         total, wanted = f"{one.wanted - one.missing:.3g}", f"{one.wanted:.3g}"
         about = (f"add up to {total}; complete would be {wanted}", f"合计 {total}；完备值为 {wanted}")

@@ -17,7 +17,7 @@ from striate.data.opening import printable
 from striate.report import svg
 from striate.report.embed import data_address
 from striate.report.net_drawing import draw_svg
-from striate.report.text import count, duration, human, hyper_parameters, percent
+from striate.report.text import commonest_doubt, count, duration, human, hyper_parameters, percent
 from striate.report.thumbnails import heated, thumbnail
 
 # Together they keep the page under 5 MB whatever the data.
@@ -88,6 +88,7 @@ def run_page(facts: Mapping[str, Any]) -> str:
         "plan": facts["environment"].get("plan", {}),
         "diagnoses": facts["diagnoses"],
         "problems": [(said, printable(why)) for said, why in facts["problems"]],
+        "doubt": commonest_doubt(facts["evaluation"]) if facts["evaluation"] else None,
         "matrix": None,
         "pairs": None,
         "album": {"cells": {}, "pictures": []},

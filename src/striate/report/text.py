@@ -114,14 +114,26 @@ def closing(facts: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def commonest_warning(evaluation: Mapping[str, Any]) -> list[str]:
-    """Return a warning where always answering the commonest class may do as well."""
+def commonest_doubt(evaluation: Mapping[str, Any]) -> tuple[str, float, bool] | None:
+    """Return the commonest class of the test, its share, and whether a net does no better at all than answering it.
+
+    None where the net is surely better.
+    """
     commonest = max(evaluation["per_class"], key=lambda row: row["samples"])
     share = commonest["samples"] / evaluation["samples"]
     if evaluation["top1"]["low"] > share:
+        return None
+    return commonest["class"], share, evaluation["top1"]["value"] <= share
+
+
+def commonest_warning(evaluation: Mapping[str, Any]) -> list[str]:
+    """Return a warning where always answering the commonest class may do as well."""
+    doubt = commonest_doubt(evaluation)
+    if doubt is None:
         return []
-    said = "no better" if evaluation["top1"]["value"] <= share else "not surely better"
-    return [f"warning   {said} than always answering {commonest['class']}, which is right for {percent(share)}"]
+    name, share, no_better = doubt
+    said = "no better" if no_better else "not surely better"
+    return [f"warning   {said} than always answering {name}, which is right for {percent(share)}"]
 
 
 def accuracy_text(evaluation: Mapping[str, Any]) -> str:

@@ -169,10 +169,12 @@ def _look(
     seconds = time.perf_counter() - began
     looked.asked = _asked(predictor, test, indices, logits, seconds)
     looked.copies = _copies(train, split.train, test, indices)
-    note("fitting the baselines (kept for the next report)")
     key = [folder.read_json("data.json")["fingerprints"], folder.read_json("split.json")]
     looked.baseline = baselines(
-        (train.images[split.train], train.labels[split.train]), (test.images[indices], test.labels[indices]), key
+        (train.images[split.train], train.labels[split.train]),
+        (test.images[indices], test.labels[indices]),
+        key,
+        note=note,
     )
     recorded = folder.read_json("evaluation.json")["confusion"] if folder.file("evaluation.json").is_file() else None
     if recorded is not None and not np.array_equal(looked.asked.confusion, recorded):
