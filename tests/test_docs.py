@@ -319,6 +319,56 @@ def test_quick_outputs_are_what_is_printed(
         assert re.fullmatch(pattern_of(lines), captured.out + captured.err), f"striate {shlex.join(words)}"
 
 
+def masked(text: str) -> str:
+    """Return an output without what depends on the machine: numbers and the widths that they make."""
+    return re.sub(r" +", " ", re.sub(r"\d+(?:\.\d+)?", "0", text))
+
+
+def test_what_explain_shows_is_what_it_prints(scratch: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of a run on the digits: the same lines, but for numbers; the classes are numbers too."""
+    assert run(["train", "digits", "--quiet", "--out", "digits"]) == 0
+    page = ROOT / "docs" / "explain.md"
+    shown = [(words, lines) for words, lines in shown_outputs(page) if words[:2] == ["explain", "digits"]]
+    assert len(shown) == 2
+    for words, lines in shown:
+        capfd.readouterr()
+        assert run(words) == 0
+        captured = capfd.readouterr()
+        printed = masked(captured.err + captured.out)
+        assert re.fullmatch(pattern_of([masked(line) for line in lines]), printed), f"striate {shlex.join(words)}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["2-lenet.md", "5-three-conv.md"])
+def test_an_article_shows_how_answers_change(
+    name: str, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The article's net is trained and its picture edited anew.
+
+    Every shown row must be printed. On the machine of the page all of them are the same; on another the weights differ,
+    and three answers of four have to be.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STRIATE_DATA", str(data_root))
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = shown_outputs(ROOT / "docs" / "articles" / name)
+    recipe = next(words for words, _ in shown if words[:2] == ["train", "--recipe"])
+    (words, lines) = next((words, lines) for words, lines in shown if words[0] == "explain")
+    assert run([*recipe, "--quiet", "--out", words[1]]) == 0
+    capfd.readouterr()
+    assert run(words) == 0
+    printed, wanted = (edited(text) for text in (capfd.readouterr().out.splitlines(), lines))
+    assert len(wanted) >= 7 and wanted.keys() <= printed.keys()
+    assert sum(printed[edit] == answer for edit, answer in wanted.items()) >= 0.75 * len(wanted)
+    assert printed["flip", "as it is"] != printed["flip", "upside down"]
+
+
+def edited(lines: Sequence[str]) -> dict[tuple[str, str], str]:
+    """Return the answers of the rows of `explain --edits` by edit and strength."""
+    cells = [re.split(r"  +", line) for line in lines]
+    return {(row[0], row[1]): row[2] for row in cells if row[0] in ("rotate", "flip")}
+
+
 def test_every_setting_of_train_is_described() -> None:
     text = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
     for name in TrainSettings.model_fields:

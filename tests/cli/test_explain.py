@@ -102,6 +102,25 @@ def test_several_pictures_share_a_sheet_and_bad_ones_are_named(striate: Any, dig
     assert set(told[0]) == {"source", "error"} and told[1]["source"] == "a.png"
 
 
+def test_edits_that_are_named_are_printed(striate: Any, digits_run: Path) -> None:
+    draw("a.png"), draw("b.png", 5)
+    plain = striate("explain", str(digits_run), "a.png", "--method", "none")
+    assert len(plain.out.splitlines()) == 2
+    named = striate("explain", str(digits_run), "a.png", "--method", "none", "--edits", "erase,flip", "--target", "8")
+    curves = json.loads(
+        striate("explain", str(digits_run), "a.png", "--edits", "erase,flip", "--target", "8", "--json").out
+    )["results"][0]["edits"]
+    rows = [re.split(r"  +", line) for line in named.out.splitlines()[4:]]
+    assert [row[:2] for row in rows[-3:]] == [["flip", "as it is"], ["flip", "left to right"], ["flip", "upside down"]]
+    assert [row[1] for row in rows[:11]] == [f"{tenth / 10} of a side" for tenth in range(11)]
+    for row, place, curve in zip(rows, [*range(11), *range(3)], [curves[0]] * 11 + [curves[1]] * 3, strict=True):
+        shares = {name: found[place] for name, found in curve["probabilities"].items()}
+        assert row[2] == max(shares, key=shares.__getitem__)
+        assert row[3] == f"{100 * shares[row[2]]:.2f} %" and row[4] == f"8 {100 * shares['8']:.2f} %"
+    several = striate("explain", str(digits_run), "a.png", "b.png", "--method", "none", "--edits", "flip").out
+    assert [line.split()[0] for line in several.splitlines()[5:]] == ["a.png"] * 3 + ["b.png"] * 3
+
+
 def test_pictures_of_a_data_set_know_their_truth(striate: Any, digits_run: Path) -> None:
     outcome = striate("explain", str(digits_run), "--data", "digits", "--index", "0:2", "--sheet", "only.png")
     assert outcome.code == 0 and outcome.out.splitlines()[0].split()[:3] == ["picture", "truth", "answer"]

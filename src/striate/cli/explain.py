@@ -47,7 +47,7 @@ def _explain(run: str, pictures: list[str] | None, **flags: Any) -> None:
     from striate.report.explain_page import ExplainPage
 
     methods, edits = _chosen(settings.method, METHODS), _chosen(settings.edits, EDITS)
-    _refuse_idle(settings, origins, methods)
+    _refuse_idle(settings, origins, methods, edits)
     predictor = load_predictor(
         run, device=settings.device, model=own_net(settings.model), expect_sha256=settings.expect_sha256
     )
@@ -86,7 +86,9 @@ def _explain(run: str, pictures: list[str] | None, **flags: Any) -> None:
         raise typer.Exit(SOME_FAILED)
 
 
-def _refuse_idle(settings: ExplainSettings, origins: dict[str, str], methods: Sequence[str]) -> None:
+def _refuse_idle(
+    settings: ExplainSettings, origins: dict[str, str], methods: Sequence[str], edits: Sequence[str]
+) -> None:
     from_set = ("--data and --index", settings.data is not None)
     cams = [method for method in methods if method.endswith("-cam")]
     refuse_idle(
@@ -96,7 +98,7 @@ def _refuse_idle(settings: ExplainSettings, origins: dict[str, str], methods: Se
             "data_root": ("--data or --exciting", settings.data is not None or settings.exciting is not None),
             "count": ("--exciting", settings.exciting is not None),
             "layer": ("--method grad-cam or layer-cam", bool(cams)),
-            "target": ("a --method", bool(methods)),
+            "target": ("a --method, or --edits", bool(methods) or (bool(edits) and origins["edits"] != "default")),
         },
     )
 
