@@ -95,7 +95,8 @@ def test_data_that_are_gone_are_told(digits: Path, tmp_path: Path) -> None:
     record["fingerprints"]["train"] = "0" * 64
     (run / "data.json").write_text(json.dumps(record))
     text = write_report(run).read_text(encoding="utf-8")
-    assert "The pictures could not be shown: digits changed since the run began" in text
+    assert "The pictures could not be shown:" in text and "无法显示图片：" in text
+    assert "digits changed since the run began" in text
     assert '<table class="matrix' in text and "Its pictures are not on this page." in text
 
 

@@ -53,7 +53,10 @@ class Sliding:
     @property
     def lengths(self) -> tuple[int, int]:
         """Windows along each side: ⌊(n + p + p − (d·(k − 1) + 1)) / s⌋ + 1."""
-        height, width = output_size(self.padded, self.kernel, self.stride, dilation=self.dilation)
+        height, width = (
+            output_size(room, kernel, self.stride, dilation=self.dilation)
+            for room, kernel in zip(self.padded, self.kernel)
+        )
         return height, width
 
     def formula(self, axis: int = 0) -> str:
