@@ -18,6 +18,13 @@ from striate.explain.looking import Batch, Floats, as_input, at_rest, watched
 Field = tuple[int, int, int, int]  # top, left, bottom, right in pixels; the last two are left out
 
 _PADDING_MODES = {"zeros": "constant"}  # functional.pad has another name for it
+# Layers that pool, and such as change each number for itself.
+_MAXIMA = (nn.MaxPool2d, nn.AdaptiveMaxPool2d)
+_MEANS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_EACH = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Tanh),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.Dropout, nn.Dropout2d, nn.Identity),
+)
 
 
 @dataclass(frozen=True)
@@ -63,16 +70,29 @@ class Terms:
 
 
 @dataclass(frozen=True)
+class Window:
+    """The numbers that one number of a layer without kernels is made of: `inputs` (h, w), and by which `rule`.
+
+    `max` and `mean` of a pooling layer; `each` where the number at the same place alone counts, as for an activation.
+    """
+
+    inputs: Floats
+    rule: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """One number of a layer's output for one picture.
 
     `field`: the pixels of the picture that it hangs on, (top, left, bottom, right), the last two left out; None where
-    it hangs on none. `terms`: for a convolution and a linear layer, how it comes about.
+    it hangs on none. `terms`: for a convolution and a linear layer, how it comes about; `window` for pooling layers
+    and such as change each number for itself.
     """
 
     value: float
     field: Field | None
     terms: Terms | None
+    window: Window | None = None
 
 
 def list_layers(net: nn.Module, batch: Batch) -> list[Layer]:
@@ -132,6 +152,26 @@ def feature_maps(net: nn.Module, batch: Batch, layers: Sequence[str] | None = No
     with at_rest(net), watched(net, see):
         net(pictures)
     return found
+
+
+def layer_output(net: nn.Module, batch: Batch, layer: str) -> Floats:
+    """Return what a layer returns for a batch (N, C, H, W): maps (N, C, H, W), or single numbers (N, F); float32.
+
+    `layer` as `list_layers` names it. Raises UsageError for one that is not there or does not run.
+    """
+    pictures = as_input(net, batch)
+    check_layer(net, list_layers(net, pictures), layer)
+    caught: list[Floats] = []
+
+    def see(name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+        if name == layer and isinstance(output, Tensor):
+            caught.append(output.float().cpu().contiguous().clone().numpy())
+
+    with at_rest(net), watched(net, see):
+        net(pictures)
+    if not caught:
+        raise UsageError(f"layer {layer} does not run", "the net leaves it out in evaluation mode")
+    return caught[0]
 
 
 def check_layer(net: nn.Module, known: Sequence[Layer], name: str) -> None:
@@ -207,9 +247,9 @@ def cell(net: nn.Module, picture: Batch, layer: str, channel: int, y: int, x: in
         ):
             shape = tuple(output.shape[1:])
             raise UsageError(f"layer {layer} has no cell {channel}, {y}, {x}", f"its output has shape {shape}")
-        terms = _terms(module, given, place)
+        terms, window = _terms(module, given, place), _window(module, given, output, place)
     value = float(output[(0, *place)])
-    return Cell(value, receptive_field(net, tuple(pictures.shape[1:]), layer, place), terms)
+    return Cell(value, receptive_field(net, tuple(pictures.shape[1:]), layer, place), terms, window)
 
 
 def receptive_field(net: nn.Module, input_shape: tuple[int, ...], layer: str, place: tuple[int, ...]) -> Field | None:
@@ -290,8 +330,40 @@ def _terms(module: nn.Module, given: Tensor, place: tuple[int, ...]) -> Terms | 
     products = inputs * weights
     bias = float(module.bias[place[0]]) if module.bias is not None else 0.0
     channels = tuple(range(first, first + len(inputs)))
-    held, scales, made = (values.float().cpu().contiguous().numpy() for values in (inputs, weights, products))
+    held, scales, made = (_as_floats(values) for values in (inputs, weights, products))
     return Terms(held, scales, made, bias, float(products.double().sum()) + bias, channels)
+
+
+def _window(module: nn.Module, given: Tensor, output: Tensor, place: tuple[int, ...]) -> Window | None:
+    """Return what one number of a pooling layer or an activation is made of; None for other layers."""
+    if isinstance(module, _EACH) and given.shape == output.shape and not getattr(module, "inplace", False):
+        return Window(_as_floats(given[(0, *place)].reshape(1, 1)), "each")
+    if not isinstance(module, _MEANS + _MAXIMA) or given.dim() != 4 or getattr(module, "divisor_override", None):
+        return None
+    held, spans = given[0, place[0]], []
+    for axis, at in enumerate(place[1:]):
+        length = held.shape[axis]
+        if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
+            many = output.shape[2 + axis]
+            spans.append(list(range(at * length // many, -(-(at + 1) * length // many))))
+        else:
+            names = ("kernel_size", "stride", "padding", "dilation")
+            size, stride, padding, dilation = (_of_axis(getattr(module, name, 1), axis) for name in names)
+            edge = padding if getattr(module, "count_include_pad", False) else 0  # zeros that count in the mean
+            steps = [at * stride - padding + step * dilation for step in range(size)]
+            spans.append([step + edge for step in steps if -edge <= step < length + edge])
+    if getattr(module, "count_include_pad", False):
+        rows, columns = (_of_axis(module.padding, axis) for axis in (0, 1))  # type: ignore[arg-type]
+        held = functional.pad(held, (columns, columns, rows, rows))
+    return Window(_as_floats(held[spans[0]][:, spans[1]]), "max" if isinstance(module, _MAXIMA) else "mean")
+
+
+def _as_floats(values: Tensor) -> Floats:
+    return values.float().cpu().contiguous().numpy()
+
+
+def _of_axis(value: int | tuple[int, ...], axis: int) -> int:
+    return value if isinstance(value, int) else value[axis]
 
 
 def _padding(module: nn.Conv2d) -> list[int]:

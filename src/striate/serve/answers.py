@@ -97,9 +97,6 @@ async def predict(request: Request) -> Response:
 
 def query_of(request: Request, model: type[Query]) -> Query:
     """Return the query of a request. Raises Refused for an entry that is unknown, given twice, or wrong."""
-    text = request.scope["query_string"]
-    if not text:
-        return model()
     pairs = request.query_params.multi_items()
     given = dict(pairs)
     if len(given) < len(pairs):
@@ -109,7 +106,7 @@ def query_of(request: Request, model: type[Query]) -> Query:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "query"
-        known = ", ".join(model.model_fields)
+        known = ", ".join(field.alias or name for name, field in model.model_fields.items())
         fix = f"known: {known}" if first["type"] == "extra_forbidden" else ""
         raise Refused(422, f"{name[:100]} in the query is wrong", str(first["msg"]), fix) from None
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from striate.errors import StriateError, UsageError
 from striate.predictor.onnx_backend import available_cores
-from striate.serve import answers, telemetry
+from striate.serve import answers, inside, page_files, telemetry
 from striate.serve.decoding import Threads
 from striate.serve.limits import Budget, Limits
 from striate.serve.models import Prepared, Served
@@ -30,7 +30,7 @@ from striate.serve.telemetry import OTHER, Log, Metrics, request_id, seconds_sin
 #: What may be asked without the token: whether the server lives, and the page, which then asks for it.
 OPEN_PATHS = ("/", "/favicon.ico", "/v2/health/live", "/v2/health/ready")
 OPEN_FOLDERS = ("/page/",)
-ROUTERS = (answers.router, telemetry.router)
+ROUTERS = (answers.router, inside.router, telemetry.router, page_files.page_router())
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
