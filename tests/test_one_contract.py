@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,31 @@ def test_the_command(case: Case, flag: str, backend: str, capfd: pytest.CaptureF
     assert [result["source"] for result in results] == [str(path) for path in case.paths]
     found = np.array([list(result["probabilities"].values()) for result in results])
     assert np.abs(found - case.wanted).max() <= MOST
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_the_server(case: Case, backend: str) -> None:
+    """A run, whose graph is made in memory, and an ONNX file; pictures in one request, alone, and many at once."""
+    pytest.importorskip("fastapi")
+    from starlette.testclient import TestClient
+
+    from striate.serve.app import make_app
+    from striate.serve.models import prepare
+
+    target = case.onnx if backend == "onnx" else case.run.folder
+    with TestClient(make_app(prepare([str(target)]), threads=1)) as client, ThreadPoolExecutor(8) as pool:
+        bodies = [path.read_bytes() for path in case.paths]
+        for half in (slice(0, COUNT // 2), slice(COUNT // 2, COUNT)):
+            files = [("picture", (path.name, body)) for path, body in zip(case.paths[half], bodies[half], strict=True)]
+            results = client.post("/predict", files=files).json()["results"]
+            assert [result["source"] for result in results] == [path.name for path in case.paths[half]]
+            assert np.abs(probabilities_of(results) - case.wanted[half]).max() <= MOST
+        alone = pool.map(lambda body: client.post("/predict", content=body).json()["results"][0], bodies)
+        assert np.abs(probabilities_of(alone) - case.wanted).max() <= MOST
+
+
+def probabilities_of(results: Iterable[dict[str, Any]]) -> np.ndarray:
+    return np.array([list(result["probabilities"].values()) for result in results])
 
 
 def test_the_run_itself_and_the_files_that_training_wrote(case: Case) -> None:

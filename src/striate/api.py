@@ -243,8 +243,8 @@ def _carry_out(
             write_card_page(job.folder)
         except DataError as error:  # somebody took a document of the run away; the model is whole
             note(f"MODEL_CARD.md was not written: {error.what}")
-    next_command = _next_command(job, typed, given=data is not None)
-    for line in closing(_closing_facts(job, time.perf_counter() - began, pictures, next_command)):
+    next_commands = _next_commands(job, typed, given=data is not None)
+    for line in closing(_closing_facts(job, time.perf_counter() - began, pictures, next_commands)):
         show(line)
     return Run(job.folder, job.predictor(), data)
 
@@ -269,7 +269,7 @@ def _facts(job: Job) -> dict[str, Any]:
     }
 
 
-def _closing_facts(job: Job, seconds: float, pictures: list[str], next_command: str) -> dict[str, Any]:
+def _closing_facts(job: Job, seconds: float, pictures: list[str], next_commands: list[str]) -> dict[str, Any]:
     return {
         "results": [asdict(row) for row in read_results(job.folder.path)],
         "best_epoch": job.best.epoch,
@@ -277,21 +277,22 @@ def _closing_facts(job: Job, seconds: float, pictures: list[str], next_command: 
         "seconds": seconds,
         "folder": str(job.folder),
         "pictures": ["samples.png", *pictures],
-        "next": next_command,
+        "next": next_commands,
     }
 
 
-def _next_command(job: Job, typed: str, *, given: bool) -> str:
-    """Return what to type next.
+def _next_commands(job: Job, typed: str, *, given: bool) -> list[str]:
+    """Return what to type next: to ask about pictures, and to draw some.
 
     `typed` is a net of the user's own as it was named on the command line; `given`: the data were arrays.
     """
     if job.parts.name is None and not typed:
-        return f'striate.load("{job.folder}", model={type(job.learner.net).__name__}()).predict("picture.png")'
+        return [f'striate.load("{job.folder}", model={type(job.learner.net).__name__}()).predict("picture.png")']
     model = f" --model {typed}" if typed else ""
+    asked = f"--data {job.settings.data} --split test --index 0:4 --plot answers.png"
     if job.evaluation is None or given:
-        return f"striate predict {job.folder}{model} picture.png"
-    return f"striate predict {job.folder}{model} --data {job.settings.data} --split test --index 0:4 --plot answers.png"
+        asked = "picture.png"
+    return [f"striate predict {job.folder}{model} {asked}", f"striate serve {job.folder}{model}"]
 
 
 def _draw_samples(job: Job) -> None:

@@ -81,7 +81,7 @@ def closing_facts(**changed: Any) -> dict[str, Any]:
         "seconds": 80.0,
         "folder": "runs/cifar10-alexnet-1",
         "pictures": ["samples.png", "curves.png"],
-        "next": "striate predict runs/cifar10-alexnet-1 picture.png",
+        "next": ["striate predict runs/cifar10-alexnet-1 picture.png", "striate serve runs/cifar10-alexnet-1"],
     }
     return {**facts, **changed}
 
@@ -121,6 +121,7 @@ def test_hyper_parameters_name_what_is_on_and_only_that() -> None:
 
 def test_the_closing_tells_best_train_test_speed_and_what_next() -> None:
     whole = "\n".join(closing(closing_facts()))
+    assert whole.endswith("\n          striate serve runs/cifar10-alexnet-1")
     for words in (
         *("epoch 1: validation 96.00 %, loss 0.1000", "loss 0.1235, accuracy 98.77 %"),
         *("accuracy 95.00 % (95 % interval 94.50 % to 95.50 %, 10,000 pictures)", "1 min 20 s in all", "812 MB"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,17 @@ from striate.serve.models import Prepared, prepare
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("serve") / "digits-run"
-    striate.train("digits", epochs=6, out=folder, quiet=True, device="cpu", threads=1)
-    return folder
+def training(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run of digits, and what its training printed."""
+    folder, printed = tmp_path_factory.mktemp("serve") / "digits-run", io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(io.StringIO()):
+        striate.train("digits", epochs=6, out=folder, device="cpu", threads=1)
+    return folder, printed.getvalue().splitlines()
+
+
+@pytest.fixture(scope="session")
+def digits_run(training: tuple[Path, list[str]]) -> Path:
+    return training[0]
 
 
 @pytest.fixture(scope="session")

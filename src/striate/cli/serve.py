@@ -37,7 +37,11 @@ def _serve(models: list[str], **flags: Any) -> None:
         if settings.host not in LOOPBACK and settings.token is None:
             hint("note: anyone who reaches this machine may ask; to ask for a token: STRIATE_TOKEN=…")
         told = partial(_told, url_of(sockets))
-        code = (_serve_alone if settings.workers == 1 else _serve_together)(models, settings, sockets, told)
+        try:
+            code = (_serve_alone if settings.workers == 1 else _serve_together)(models, settings, sockets, told)
+        finally:
+            for one in sockets:
+                one.close()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("striate"):
             raise

@@ -109,7 +109,7 @@ def closing(facts: Mapping[str, Any]) -> list[str]:
         f"speed     {last['images_per_second']:,.0f} pictures/s, {duration(facts['seconds'])} in all,"
         f" {last['peak_memory_mb']:,.0f} MB at most",
         f"saved     {folder} ({', '.join(facts['pictures'])})",
-        f"next      {facts['next']}",
+        *(f"{word:10}{command}" for word, command in zip(("next", ""), facts["next"])),
     ]
     return lines
 
