@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from striate.data.dataset import Images
 from striate.data.decode import decode_drawn
-from striate.data.drawing import Redrawn
+from striate.data.drawing import STEPS, Redrawn
 from striate.errors import DataError
 from striate.predictor.predictor import Answer, Predictor, unreadable
 from striate.serve.documents import MODELS, PICTURE_BODY, RESULTS, errors, parameters_of
@@ -29,6 +29,7 @@ from striate.serve.telemetry import Metrics
 FORMAT = 1
 BODY = "body"
 _RAW = ("application/octet-stream", "")
+_STEP = f"({'|'.join([*STEPS, 'all'])})"
 
 Query = TypeVar("Query", bound=BaseModel)
 
@@ -47,7 +48,13 @@ class Asked(BaseModel):
         float | None,
         Field(gt=0, lt=1, description="reject answers below the probability that gave this precision on validation"),
     ] = None
-    no_step: Annotated[str, Field(description="steps for drawings to leave out: polarity,frame; all of them: all")] = ""
+    no_step: Annotated[
+        str,
+        Field(
+            description="steps for drawings to leave out: polarity,frame; all of them: all",
+            json_schema_extra={"pattern": f"^({_STEP}(,{_STEP})*)?$"},
+        ),
+    ] = ""
 
 
 @router.get("/models", summary="The models that are served", responses={200: MODELS, **errors(401)})

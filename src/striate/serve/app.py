@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from striate.errors import StriateError, UsageError
 from striate.predictor.onnx_backend import available_cores
-from striate.serve import answers, inside, page_files, telemetry
+from striate.serve import answers, inside, page_files, telemetry, v2
 from striate.serve.decoding import Threads
+from striate.serve.describing import describe_models
 from striate.serve.limits import Budget, Limits
 from striate.serve.models import Prepared, Served
 from striate.serve.refusals import Busy, Refused, as_refusal, response_to
@@ -30,7 +31,7 @@ from striate.serve.telemetry import OTHER, Log, Metrics, request_id, seconds_sin
 #: What may be asked without the token: whether the server lives, and the page, which then asks for it.
 OPEN_PATHS = ("/", "/favicon.ico", "/v2/health/live", "/v2/health/ready")
 OPEN_FOLDERS = ("/page/",)
-ROUTERS = (answers.router, inside.router, telemetry.router, page_files.page_router())
+ROUTERS = (answers.router, inside.router, v2.router, telemetry.router, page_files.page_router())
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -91,6 +92,7 @@ def make_app(
     app.state.decoding = decoding
     for router in ROUTERS:
         app.include_router(router)
+    describe_models(app)
     app.add_exception_handler(StriateError, _tell)
     app.add_exception_handler(HTTPException, _tell_http)
     app.add_exception_handler(RequestValidationError, _tell_invalid)

@@ -16,37 +16,41 @@ _MEANINGS = {
     415: "A body of another type or coding",
     422: "Understood, and cannot be done",
     429: "Too much waits: ask again after Retry-After seconds",
+    500: "The answer cannot be told",
     501: "This server cannot do it",
     503: "Not ready, or out of room: ask again after Retry-After seconds",
 }
 
 
-def _object(properties: dict[str, Any], *optional: str) -> dict[str, Any]:
+def object_of(properties: dict[str, Any], *optional: str) -> dict[str, Any]:
+    """Return the schema of an object with these properties, all of them required but the optional ones."""
     required = [name for name in properties if name not in optional]
     return {"type": "object", "properties": properties, "required": required}
 
 
-def _list(items: dict[str, Any], **more: Any) -> dict[str, Any]:
+def list_of(items: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the schema of a list."""
     return {"type": "array", "items": items, **more}
 
 
-def _json(meaning: str, schema: dict[str, Any]) -> dict[str, Any]:
+def json_of(meaning: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a response that is JSON."""
     return {"description": meaning, "content": {"application/json": {"schema": schema}}}
 
 
-ERROR = _object({"error": _object({"code": _TEXT, "what": _TEXT, "cause": _TEXT, "fix": _TEXT})})
-_UNREAD = _object({"source": _TEXT, "error": _object({"code": _TEXT, "cause": _TEXT, "fix": _TEXT})})
-_ANSWER = _object(
+ERROR = object_of({"error": object_of({"code": _TEXT, "what": _TEXT, "cause": _TEXT, "fix": _TEXT})})
+_UNREAD = object_of({"source": _TEXT, "error": object_of({"code": _TEXT, "cause": _TEXT, "fix": _TEXT})})
+_ANSWER = object_of(
     {
         "source": _TEXT,
         "label": _TEXT,
         "probability": _FRACTION,
         "probabilities": {"type": "object", "additionalProperties": _FRACTION},
         "rejected": {"type": "boolean"},
-        "box": _list({"type": "integer"}, minItems=4, maxItems=4),
+        "box": list_of({"type": "integer"}, minItems=4, maxItems=4),
         "unlike": {"type": "boolean"},
         "distance": {"type": "number", "minimum": 0},
-        "steps": _list(_TEXT),
+        "steps": list_of(_TEXT),
         "seen": {"type": "string", "description": "a PNG of what the net saw, as an address"},
     },
     "box",
@@ -54,30 +58,30 @@ _ANSWER = _object(
     "distance",
     "seen",
 )
-_RESULTS = _object(
+_RESULTS = object_of(
     {
         "format": {"const": 1},
         "model": _TEXT,
-        "classes": _list(_TEXT),
-        "results": _list({"oneOf": [_ANSWER, _UNREAD]}),
+        "classes": list_of(_TEXT),
+        "results": list_of({"oneOf": [_ANSWER, _UNREAD]}),
     }
 )
-RESULTS = _json("An answer to each picture, or why it could not be read", _RESULTS)
-MODELS = _json(
+RESULTS = json_of("An answer to each picture, or why it could not be read", _RESULTS)
+MODELS = json_of(
     "The models, the first of which is asked where none is named",
-    _object(
+    object_of(
         {
             "format": {"const": 1},
-            "models": _list(
-                _object(
+            "models": list_of(
+                object_of(
                     {
                         "name": _TEXT,
                         "version": _TEXT,
-                        "classes": _list(_TEXT),
-                        "input_size": _list({"type": "integer"}, minItems=2, maxItems=2),
+                        "classes": list_of(_TEXT),
+                        "input_size": list_of({"type": "integer"}, minItems=2, maxItems=2),
                         "in_channels": {"type": "integer"},
                         "output": {"enum": ["softmax", "sigmoid"]},
-                        "net": _object({"class": _TEXT, "parameters": {"type": ["integer", "null"]}}),
+                        "net": object_of({"class": _TEXT, "parameters": {"type": ["integer", "null"]}}),
                         "drawing": {"type": "boolean"},
                         "unlike": {"type": "boolean"},
                         "explain": {"type": "boolean"},
@@ -109,11 +113,11 @@ PICTURE_BODY = {
 }
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the responses that tell of errors, for a route outside /v2."""
+def errors(*statuses: int, schema: dict[str, Any] = ERROR) -> dict[int | str, dict[str, Any]]:
+    """Return the responses that tell of errors; `schema` is that of a route outside /v2."""
     found: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
-        found[status] = _json(_MEANINGS[status], ERROR)
+        found[status] = json_of(_MEANINGS[status], schema)
         if status in (429, 503):
             found[status]["headers"] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}}
     return found
