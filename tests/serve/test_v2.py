@@ -78,13 +78,6 @@ def test_tritonclient_asks_what_there_is(triton: Any) -> None:
         assert json.loads(config["parameters"]["classes"]["string_value"]) == list("0123456789")
 
 
-def test_the_config_is_one_that_triton_could_read(triton: Any) -> None:
-    protobuf = pytest.importorskip("google.protobuf.json_format")
-    pb2 = pytest.importorskip("tritonclient.grpc.model_config_pb2")
-    read = protobuf.ParseDict(triton.get_model_config(MODEL), pb2.ModelConfig())
-    assert list(read.input[0].dims) == [8, 8, 1] and read.input[0].data_type == pb2.TYPE_UINT8
-
-
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("sent", [None, "gzip", "deflate"])
 @pytest.mark.parametrize("wanted", [None, "gzip", "deflate"])
@@ -169,7 +162,7 @@ def test_a_timeout_that_is_too_short(serve: Any, monkeypatch: pytest.MonkeyPatch
 
 
 def request(**more: Any) -> dict[str, Any]:
-    entry = {"name": "images", "shape": [1, 8, 8, 1], "datatype": "UINT8", "data": IMAGES[0].tolist()}
+    entry = {"name": "images", "shape": [1, 8, 8, 1], "datatype": "UINT8", "data": IMAGES[:1].tolist()}
     return {"inputs": [entry], **more}
 
 

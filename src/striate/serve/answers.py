@@ -20,7 +20,7 @@ from striate.data.decode import decode_drawn
 from striate.data.drawing import STEPS, Redrawn
 from striate.errors import DataError
 from striate.predictor.predictor import Answer, Predictor, unreadable
-from striate.serve.documents import MODELS, PICTURE_BODY, RESULTS, errors, parameters_of
+from striate.serve.documents import MODELS, PICTURE_BODY, RESULTS, UNREADABLE, errors, parameters_of
 from striate.serve.limits import Limits, Part, parse_parts, read_body
 from striate.serve.models import Served, choose
 from striate.serve.refusals import Refused, json_response
@@ -67,7 +67,7 @@ async def models(request: Request) -> Response:
 @router.post(
     "/predict",
     summary="Ask a model what pictures show",
-    responses={200: RESULTS, **errors(400, 401, 404, 413, 415, 422, 429, 503)},
+    responses={200: RESULTS, **errors(400, 401, 404, 413, 415, 429, 503), 422: UNREADABLE},
     openapi_extra={"parameters": parameters_of(Asked), "requestBody": PICTURE_BODY},
 )
 async def predict(request: Request) -> Response:

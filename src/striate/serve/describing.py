@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import FastAPI
 
@@ -60,7 +60,7 @@ def _one_for_each(path: str, operation: dict[str, Any], models: Sequence[Served]
     """Return in the place of a path for any model one for each, since each takes pictures of another size."""
     found = {}
     for model in models:
-        name, version = quote(model.name), quote(model.version)
+        name, version = _quoted(model.name), _quoted(model.version)
         own = {
             **{key: value for key, value in operation.items() if key != "parameters"},
             "operationId": f"{operation['operationId']}_{name}",
@@ -68,3 +68,8 @@ def _one_for_each(path: str, operation: dict[str, Any], models: Sequence[Served]
         }
         found[path.replace("{model}", name).replace("{version}", version)] = {"post": own}
     return found
+
+
+def _quoted(name: str) -> str:
+    """Return a name as it stands in an address."""
+    return re.sub(rb"[^A-Za-z0-9._~-]", lambda found: b"%%%02X" % found[0][0], name.encode()).decode("ascii")

@@ -66,6 +66,7 @@ _RESULTS = object_of(
         "results": list_of({"oneOf": [_ANSWER, _UNREAD]}),
     }
 )
+UNREADABLE = json_of(_MEANINGS[422], {"anyOf": [ERROR, _RESULTS]})
 RESULTS = json_of("An answer to each picture, or why it could not be read", _RESULTS)
 MODELS = json_of(
     "The models, the first of which is asked where none is named",
@@ -99,15 +100,18 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 #: One picture, or several as the parts of a form.
 PICTURE_BODY = {
     "required": True,
+    "description": "One encoded picture, of any kind that is read, also as application/octet-stream; or several as the"
+    " files of a form, under any name.",
     "content": {
-        "application/octet-stream": _BINARY,
-        "image/*": _BINARY,
+        **{kind: _BINARY for kind in ("image/png", "image/jpeg", "image/webp", "image/gif")},
         "multipart/form-data": {
             "schema": {
                 "type": "object",
-                "additionalProperties": {"type": "string", "format": "binary"},
-                "minProperties": 1,
-            }
+                "properties": {"picture": list_of({"type": "string", "format": "binary"}, minItems=1)},
+                "required": ["picture"],
+                "additionalProperties": False,
+            },
+            "encoding": {"picture": {"contentType": "image/png, image/jpeg"}},
         },
     },
 }
