@@ -93,6 +93,8 @@ async def explain(request: Request) -> Response:
     seen = None
     if asked.part not in ("layers", "kernels"):
         seen = await _picture(request, served, asked)
+    elif request.headers.get("content-length", "0") != "0":
+        await read_pictures(request)  # none is needed; what is no picture is refused all the same
     found = await _in_turn(state, lambda: look(served.torch_predictor(), seen, asked))
     return json_response({"format": FORMAT, "model": served.name, "part": asked.part, **found})
 
