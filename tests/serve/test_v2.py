@@ -174,7 +174,10 @@ def test_while_the_server_stops_it_lives_and_is_not_ready(serve: Any) -> None:
     refused = client.get("/v2/health/ready")
     assert refused.status_code == 503 and isinstance(refused.json()["error"], str)
     assert client.get(f"/v2/models/{MODEL}/ready").status_code == 503
-    assert client.post(INFER, json=request()).status_code == 503
+    (listed,) = client.post("/v2/repository/index").json()
+    assert listed["state"] == "UNAVAILABLE" and listed["reason"]
+    assert client.post("/v2/repository/index", json={"ready": True}).json() == []
+    assert client.post(INFER, json=request()).status_code == 200, "what is asked at the last moment is answered"
 
 
 def test_answers_are_compressed_as_asked(client: TestClient) -> None:

@@ -46,8 +46,7 @@ async def live() -> Response:
 )
 async def ready(request: Request) -> Response:
     """Answer, with nothing, while every model is ready; 503 while the server starts and stops."""
-    if not request.app.state.ready:
-        raise Busy("the server is not ready", "it is starting or stopping", status=503)
+    _check_ready(request)
     return Response()
 
 
@@ -64,16 +63,16 @@ async def server(request: Request) -> Response:
     openapi_extra={"requestBody": documents.INDEX_BODY},
 )
 async def index(request: Request) -> Response:
-    """List the models. All of them are ready, so the request's `ready` changes nothing."""
+    """List the models; with `ready` only while they take requests, which all of them do when the server does."""
     body = await read_body(request)
     wanted = parse_json(body, request.app.state.limits) if body else {}
     if not isinstance(wanted, dict) or not isinstance(wanted.get("ready", False), bool) or wanted.keys() - {"ready"}:
         raise Refused(400, 'the request is neither empty nor {"ready": true} nor {"ready": false}')
-    models = [
-        {"name": model.name, "version": model.version, "state": "READY", "reason": ""}
-        for model in request.app.state.models
-    ]
-    return json_response(models)
+    told = {"state": "READY", "reason": ""}
+    if not request.app.state.ready:
+        told = {"state": "UNAVAILABLE", "reason": "the server is starting or stopping"}
+    models = [{"name": model.name, "version": model.version, **told} for model in request.app.state.models]
+    return json_response([] if wanted.get("ready") and told["reason"] else models)
 
 
 @router.get(
@@ -155,6 +154,7 @@ async def config(request: Request) -> Response:
 async def model_ready(request: Request) -> Response:
     """Answer, with nothing, for a model that is served: those are ready whenever the server is."""
     _named(request)
+    _check_ready(request)
     return Response()
 
 
@@ -189,6 +189,12 @@ async def infer(request: Request) -> Response:
         raise Busy("the answer would take longer than the request's timeout allows") from None
     state.metrics.pictures.labels(served.name, "answered").inc(len(logits))
     return await _run(state, logits.size, _respond, served, question, logits, coding)
+
+
+def _check_ready(request: Request) -> None:
+    """Raise Busy (503) while the server starts and stops. What is asked then is answered all the same."""
+    if not request.app.state.ready:
+        raise Busy("the server is not ready", "it is starting or stopping", status=503)
 
 
 def _named(request: Request) -> Served:

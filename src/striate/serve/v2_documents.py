@@ -34,7 +34,8 @@ def _of(*names: str) -> dict[str, Any]:
 OF_MODEL, OF_VERSION = _of("model"), _of("model", "version")
 SERVER = json_of("The server", object_of({"name": _TEXT, "version": _TEXT, "extensions": list_of(_TEXT)}))
 INDEX = json_of(
-    "The models", list_of(object_of({"name": _TEXT, "version": _TEXT, "state": {"const": "READY"}, "reason": _TEXT}))
+    "The models",
+    list_of(object_of({"name": _TEXT, "version": _TEXT, "state": {"enum": ["READY", "UNAVAILABLE"]}, "reason": _TEXT})),
 )
 INDEX_BODY = {
     "required": False,
