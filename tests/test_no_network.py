@@ -88,7 +88,7 @@ def draw_pictures(folder: Path) -> None:
 
 
 def test_every_verb_is_run_here() -> None:
-    # A server is asked through the network; tests/serve/test_app.py shows that it asks for nothing itself.
+    # A server is asked through the network; tests/serve/test_models.py shows that it asks for nothing itself.
     assert {verb for verb, _, _ in COMMANDS} == set(leaves(build())) - {"serve"}, "add the new verb to COMMANDS"
 
 

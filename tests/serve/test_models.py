@@ -81,6 +81,8 @@ def test_a_run_whose_weights_were_replaced_is_not_explained(prepared_run: Prepar
 def test_an_onnx_file_is_served_without_torch(digits_onnx: Path) -> None:
     script = f"""
 import sys
+asked = []
+sys.addaudithook(lambda event, _: asked.append(event) if event in ("socket.connect", "socket.getaddrinfo") else None)
 from starlette.testclient import TestClient
 from striate.serve.app import make_app
 from striate.serve.models import prepare
@@ -92,6 +94,7 @@ with TestClient(make_app(prepare([{str(digits_onnx)!r}]))) as client:
     assert client.get("/metrics").status_code == 200
 loaded = [name for name in ("torch", "matplotlib", "onnx", "sklearn") if name in sys.modules]
 assert not loaded, loaded
+assert not asked, asked
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -193,7 +194,8 @@ class _Door:
                 raise
             return Busy("the answer takes too long", f"a request may take {seconds:g} s", status=503)
         except Exception as error:
-            scope["striate.error"] = f"{type(error).__name__}: {error}"
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            scope["striate.error"] = f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})"
             if status():
                 raise
             return Refused(500, "the server failed", "this is a fault in striate", "report it with the request's id")

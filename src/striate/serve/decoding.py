@@ -7,13 +7,14 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 _Job = tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]
 
 
 class Threads:
-    """Calls functions in a few threads: `await threads(function, *arguments)`, from one event loop.
+    """Calls functions in a few threads: `await threads(function, *arguments)`, from one event loop at a time.
 
     Beside pictures as small as digits the usual executor costs as much as their decoding: it wakes the loop for each of
     its results. Here the loop is woken once for all that are there by then.
@@ -28,11 +29,13 @@ class Threads:
 
     async def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what the function returns, or raise what it raises."""
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            for thread in self._threads:
-                thread.start()
-        future = self._loop.create_future()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is None:
+                for thread in self._threads:
+                    thread.start()
+            self._loop, self._woken = loop, False  # who waited in another loop is gone with it
+        future = loop.create_future()
         self._jobs.put((future, function, arguments))
         return await future
 
@@ -42,7 +45,6 @@ class Threads:
             self._jobs.put(None)
 
     def _work(self) -> None:
-        assert self._loop is not None
         while (job := self._jobs.get()) is not None:
             future, function, arguments = job
             result, failure = None, None
@@ -55,16 +57,15 @@ class Threads:
             del job, future, function, arguments, result, failure  # no picture is kept while the thread waits
             if not self._woken:
                 self._woken = True
-                try:
+                assert self._loop is not None
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                     self._loop.call_soon_threadsafe(self._deliver)
-                except RuntimeError:  # the loop is closed: nobody waits any more
-                    return
 
     def _deliver(self) -> None:
         self._woken = False  # before looking: what comes now wakes the loop again
         while self._done:
             future, result, failure = self._done.popleft()
-            if future.done():
+            if future.done() or future.get_loop() is not self._loop:
                 continue
             if failure is None:
                 future.set_result(result)
