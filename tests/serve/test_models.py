@@ -104,3 +104,30 @@ def striate_png() -> bytes:
     from tests.serve.conftest import png
 
     return png(striate.load_named("digits").train.images[0])
+
+
+NET = """
+import torch
+
+class Plain(torch.nn.Module):
+    def __init__(self, num_classes=10, in_channels=1, input_size=(8, 8)):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, num_classes))
+
+    def forward(self, x):
+        return self.layers(x)
+"""
+
+
+@pytest.mark.slow
+def test_a_net_of_ones_own_is_named_beside_its_run(tmp_path: Path) -> None:
+    source = tmp_path / "net.py"
+    source.write_text(NET)
+    own = f"{source}:Plain"
+    striate.train("digits", model=own, epochs=1, out=tmp_path / "run", quiet=True, device="cpu", threads=1)
+    with pytest.raises(UsageError, match="your own class"):
+        prepare([str(tmp_path / "run")])
+    (one,) = prepare([str(tmp_path / "run")], own)
+    images = striate.load_named("digits").train.images[:20]
+    model = served(one)
+    assert np.abs(model.predictor.logits(images) - model.torch_predictor().logits(images)).max() < 1e-4
