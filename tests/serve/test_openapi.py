@@ -50,7 +50,7 @@ def schemathesis(address: str, folder: Path, *options: str) -> None:
 
 def test_schemathesis_finds_no_failure(prepared_run: Prepared, tmp_path: Path) -> None:
     with served(prepared_run) as address:
-        schemathesis(address, tmp_path, "--phases", "fuzzing", "--max-examples", "4", "--seed", "1")
+        schemathesis(address, tmp_path, "--phases", "fuzzing", "--max-examples", "2", "--seed", "1")
 
 
 @pytest.mark.slow
