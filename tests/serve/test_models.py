@@ -34,6 +34,7 @@ def test_a_run_answers_as_torch_does_and_knows_what_is_unlike(digits_run: Path, 
     assert np.std(np.array(others, float)) > 0.1
 
 
+@pytest.mark.slow
 def test_a_packed_file_is_a_run_without_its_folder(digits_run: Path, prepared_run: Prepared, tmp_path: Path) -> None:
     packed = tmp_path / "digits.safetensors"
     striate.export(digits_run, to="striate", out=packed)
