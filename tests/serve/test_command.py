@@ -82,6 +82,7 @@ def test_files_are_served_without_torch_by_their_names(digits_onnx: Path, pictur
         (["nowhere.onnx", "--token", "short"], 2, "at least 8 characters"),
         (["nowhere.onnx", "--port", "99999"], 2, "--port"),
         (["nowhere.onnx", "--max-body", "0"], 2, "--max-body"),
+        (["nowhere.onnx", "--max-body", "inf"], 2, "--max-body"),
         (["nowhere.onnx", "--host", "host.invalid"], 2, "host.invalid"),
     ],
 )
