@@ -57,14 +57,30 @@ def _told(url: str, event: str) -> None:
 
 
 def _serve_alone(models: list[str], settings: ServeSettings, sockets: list[Any], told: Callable[[str], None]) -> int:
-    from striate.serve.models import prepare
+    made = _made(models, settings)
+    from striate.serve.handing import unpack
 
-    return _answer(prepare(models, settings.model), settings, sockets, told, threads=0)
+    return _answer(unpack(made), settings, sockets, told, threads=0)
 
 
 def _serve_together(models: list[str], settings: ServeSettings, sockets: list[Any], told: Callable[[str], None]) -> int:
     """Serve with several workers. Nothing here may import what has threads: the workers are forked from it."""
-    from striate.serve.workers import elsewhere, share_of_cores, supervise
+    from striate.serve.workers import share_of_cores, supervise
+
+    def work(ready: Callable[[], None]) -> int:
+        from striate.predictor.onnx_backend import available_cores
+        from striate.serve.handing import unpack
+
+        threads = share_of_cores(settings.workers, available_cores())
+        return _answer(unpack(made), settings, sockets, lambda event: ready() if event == "ready" else None, threads)
+
+    made = _made(models, settings)
+    return supervise(work, settings.workers, sockets, tell=tell, told=told)
+
+
+def _made(models: list[str], settings: ServeSettings) -> bytes:
+    """Return the models as bytes. What makes them, torch above all, stays in a process that ends."""
+    from striate.serve.workers import elsewhere
 
     def make() -> bytes:
         from striate.serve.handing import pack
@@ -72,15 +88,7 @@ def _serve_together(models: list[str], settings: ServeSettings, sockets: list[An
 
         return pack(prepare(models, settings.model))
 
-    def work(ready: Callable[[], None]) -> int:
-        from striate.predictor.onnx_backend import available_cores
-        from striate.serve.handing import unpack
-
-        threads = share_of_cores(settings.workers, available_cores())
-        return _answer(unpack(content), settings, sockets, lambda event: ready() if event == "ready" else None, threads)
-
-    content = elsewhere(make, tell)
-    return supervise(work, settings.workers, sockets, tell=tell, told=told)
+    return elsewhere(make, tell)
 
 
 def _answer(

@@ -39,8 +39,11 @@ SHARED_NUMBERS = "PROMETHEUS_MULTIPROC_DIR"
 def elsewhere(make: Callable[[], bytes], tell: Tell) -> bytes:
     """Return what `make` returns in a process of its own, whose threads and memory end with it.
 
-    `tell` prints an error there and returns its exit code. Raises SystemExit with that code.
+    `tell` prints an error there and returns its exit code. Raises SystemExit with that code. A system without fork makes
+    it in this process.
     """
+    if not hasattr(os, "fork"):
+        return make()
     reading, writing = os.pipe()
     pid = _fork()
     if pid == 0:
