@@ -28,9 +28,11 @@ def ask_later(host: Host, path: str, found: list[Any]) -> threading.Thread:
 def test_a_stop_answers_what_was_asked_and_ends_with_0(number: int) -> None:
     found: list[Any] = []
     with tiny() as host:
-        asked = ask_later(host, "/wait?seconds=1.5", found)
+        asked = ask_later(host, "/wait?seconds=2", found)
         body = connect(host)
         body.sendall(request("/size", b"x" * 1000)[:-500])
+        head = connect(host)
+        head.sendall(request("/size")[:20])
         kept = connect(host)
         kept.sendall(request())
         assert "connection" not in read_answer(kept)[1]
@@ -41,6 +43,9 @@ def test_a_stop_answers_what_was_asked_and_ends_with_0(number: int) -> None:
         assert ask(host, "/ready")[0] == 503
         kept.sendall(request())
         assert read_answer(kept)[1]["connection"] == "close"
+        time.sleep(1.2)  # the socket is closed by now
+        head.sendall(request("/size")[20:])
+        assert json.loads(read_answer(head)[2]) == {"size": 0}
         body.sendall(b"x" * 500)
         assert json.loads(read_answer(body)[2]) == {"size": 1000}
         assert host.ended() == 0

@@ -169,7 +169,7 @@ def read(part: Part, predictor: Predictor, separate: bool, max_pixels: int) -> l
 
 
 def is_small(content: bytes) -> bool:
-    """Say whether a picture is a PNG so small that to hand it to a thread and back would cost more than to decode it."""
+    """Say whether a picture is a PNG so small that to hand it to a thread would cost more than to decode it."""
     if len(content) > _SMALL_BYTES or not content.startswith(_PNG) or len(content) < 24:
         return False
     width, height = struct.unpack(">II", content[16:24])

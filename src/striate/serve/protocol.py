@@ -162,16 +162,13 @@ class Guarded(HttpToolsProtocol):
         super().eof_received()
 
     def shutdown(self) -> None:
-        """Stop: close between requests, after the answer within one; one just made may still bring its request."""
+        """Stop: close between requests, after the answer within one; a request on its way may still come."""
         patience = self.guard.patience
-        if self.heads == 0 and not self.refused and self.loop.time() - self.begun < patience.told:
-            self.loop.call_later(patience.told, self._close_unused)
+        is_new = self.heads == 0 and self.loop.time() - self.begun < patience.told
+        if (is_new or self.in_head) and not self.refused:
+            self.loop.call_later(patience.told, super().shutdown)
         else:
             super().shutdown()
-
-    def _close_unused(self) -> None:
-        if self.cycle is None:
-            self.transport.close()
 
     def overdue(self, now: float) -> None:
         """Let the client go if it has kept the connection waiting for too long."""

@@ -39,8 +39,8 @@ SHARED_NUMBERS = "PROMETHEUS_MULTIPROC_DIR"
 def elsewhere(make: Callable[[], bytes], tell: Tell) -> bytes:
     """Return what `make` returns in a process of its own, whose threads and memory end with it.
 
-    `tell` prints an error there and returns its exit code. Raises SystemExit with that code. A system without fork makes
-    it in this process.
+    `tell` prints an error there and returns its exit code. Raises SystemExit with that code. A system without fork
+    makes it in this process.
     """
     if not hasattr(os, "fork"):
         return make()
@@ -50,8 +50,13 @@ def elsewhere(make: Callable[[], bytes], tell: Tell) -> bytes:
         os.close(reading)
         _leave(lambda: _write_all(writing, make()), tell)
     os.close(writing)
-    with open(reading, "rb") as stream:
-        content = stream.read()
+    try:
+        with open(reading, "rb") as stream:
+            content = stream.read()
+    except BaseException:  # Ctrl-C
+        _send(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
         raise SystemExit(code if code > 0 else 128 - code)
