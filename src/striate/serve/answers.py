@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
@@ -30,9 +29,6 @@ from striate.serve.telemetry import Metrics
 
 FORMAT = 1
 BODY = "body"
-_PNG = b"\x89PNG\r\n\x1a\n"
-# The pictures of MNIST and CIFAR. What such a PNG can unpack to is bounded by its sides.
-_SMALL_BYTES, _SMALL_PIXELS = 16_384, 64 * 64
 _RAW = ("application/octet-stream", "")
 _STEP = f"({'|'.join([*STEPS, 'all'])})"
 
@@ -88,11 +84,8 @@ async def predict(request: Request) -> Response:
         raise Refused(422, f"{served.name} cannot find digits in a picture", "it was not trained on drawings")
     parts = await read_pictures(request)
     with served.batcher.place(len(parts)):
-        task = (predictor, asked.separate, state.limits.max_pixels)
-        if len(parts) == 1 and is_small(parts[0].content):
-            readings = [read(parts[0], *task)]
-        else:
-            readings = await asyncio.gather(*(state.decoding(read, part, *task) for part in parts))
+        reading = [state.decoding(read, part, predictor, asked.separate, state.limits.max_pixels) for part in parts]
+        readings = [await reading[0]] if len(reading) == 1 else await asyncio.gather(*reading)
         drawn = [one for reading in readings if not isinstance(reading, DataError) for one in reading]
         answers: Iterator[Answer] = iter(await _ask(served, predictor, parts, readings, drawn))
         if asked.separate:
@@ -166,14 +159,6 @@ def read(part: Part, predictor: Predictor, separate: bool, max_pixels: int) -> l
         )
     except DataError as error:
         return error
-
-
-def is_small(content: bytes) -> bool:
-    """Say whether a picture is a PNG so small that to hand it to a thread would cost more than to decode it."""
-    if len(content) > _SMALL_BYTES or not content.startswith(_PNG) or len(content) < 24:
-        return False
-    width, height = struct.unpack(">II", content[16:24])
-    return bool(width * height <= _SMALL_PIXELS)
 
 
 async def _ask(

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 
 
 class PlainRoute(APIRoute):
-    """A route that FastAPI documents and does not call: to look for arguments that are none costs a tenth of an answer.
+    """A route that FastAPI documents and does not call: to look for arguments that it has not costs time.
 
     Its endpoint is `async`, takes the request and returns a response.
     """

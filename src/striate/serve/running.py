@@ -28,8 +28,8 @@ _TAKEN_AT_ONCE, _TAKEN_AT_ONCE_SHARED = 100, 1
 # File descriptors besides those of connections.
 _OTHER_FILES = 200
 
-# Threads that decode give the interpreter back to the event loop after that; Python's own 5 ms at every read and write
-# would be most of an answer's time.
+# Threads that decode give the interpreter back to the event loop after that. It lets go of it at every read and write,
+# and Python's own 5 ms are longer than an answer takes.
 _SWITCH_SECONDS = 0.0005
 
 DRAIN_SECONDS = 1.0
