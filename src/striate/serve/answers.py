@@ -24,7 +24,6 @@ from striate.serve.documents import MODELS, PICTURE_BODY, RESULTS, UNREADABLE, e
 from striate.serve.limits import Limits, Part, parse_parts, read_body
 from striate.serve.models import Served, choose
 from striate.serve.refusals import Refused, json_response
-from striate.serve.routes import PlainRoute
 from striate.serve.telemetry import Metrics
 
 FORMAT = 1
@@ -34,7 +33,7 @@ _STEP = f"({'|'.join([*STEPS, 'all'])})"
 
 Query = TypeVar("Query", bound=BaseModel)
 
-router = APIRouter(route_class=PlainRoute)
+router = APIRouter()
 
 
 class Asked(BaseModel):
