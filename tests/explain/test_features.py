@@ -17,6 +17,7 @@ from striate.explain.features import (
     cell,
     feature_maps,
     kernels,
+    layer_output,
     layers_with_kernels,
     left_out,
     list_layers,
@@ -238,3 +239,46 @@ def test_a_cell_that_sees_only_the_padding_sees_nothing() -> None:
     net = nn.Sequential(nn.Conv2d(1, 1, 1, padding=2), nn.Flatten())
     found = cell(net, torch.zeros(1, 4, 4), "0", 0, 0, 0)
     assert found.field is None and found.terms is not None and found.terms.inputs.tolist() == [[[0.0]]]
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.MaxPool2d(2, dilation=2),
+        nn.MaxPool2d((1, 3), (2, 1)),
+        nn.AvgPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+        nn.AvgPool2d((3, 2), 2, (1, 0), ceil_mode=True),
+        nn.AdaptiveAvgPool2d(3),
+        nn.AdaptiveMaxPool2d((2, 3)),
+    ],
+    ids=repr,
+)
+def test_the_window_of_a_pooled_number_gives_it(pool: nn.Module) -> None:
+    net = nn.Sequential(pool)
+    picture = torch.randn(2, 7, 6, generator=torch.Generator().manual_seed(2))
+    pooled = net(picture[None])[0]
+    for y, x in np.ndindex(*pooled.shape[1:]):
+        window = cell(net, picture, "0", 1, y, x).window
+        assert window is not None
+        reduced = window.inputs.max() if window.rule == "max" else window.inputs.mean()
+        assert reduced == pytest.approx(float(pooled[1, y, x]), abs=1e-6)
+
+
+def test_an_activation_reads_one_number_and_an_in_place_one_has_lost_it() -> None:
+    picture = torch.randn(1, 4, 4, generator=torch.Generator().manual_seed(3))
+    found = cell(nn.Sequential(nn.ReLU()), picture, "0", 0, 2, 1)
+    assert found.window is not None and found.window.rule == "each"
+    assert found.window.inputs.tolist() == [[float(picture[0, 2, 1])]]
+    assert cell(nn.Sequential(nn.ReLU(inplace=True)), picture, "0", 0, 2, 1).window is None
+
+
+def test_a_layers_output_has_maps_or_numbers() -> None:
+    net, pictures = registered("lenet5")
+    wanted = hooked(net, pictures)
+    for layer in list_layers(net, pictures):
+        np.testing.assert_allclose(layer_output(net, pictures, layer.name), wanted[layer.name], rtol=0, atol=1e-6)
+    with pytest.raises(UsageError, match="unknown layer"):
+        layer_output(net, pictures, "conv9")

@@ -21,6 +21,8 @@ export class ClassMap {
     this.#build();
   }
 
+  get pumps() { return [this.asked]; }
+
   kept() { return { target: this.target, method: this.method }; }
 
   drop() { this.asked.drop(); }

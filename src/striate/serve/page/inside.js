@@ -30,6 +30,8 @@ export class Inside {
     this.choice.querySelector("select").addEventListener("change", (event) => this.open(this.models.find(({ name }) => name === event.target.value)));
   }
 
+  get isIdle() { return [this.overviews, this.openings, ...(this.stage?.pumps ?? [])].every((pump) => pump.isIdle); }
+
   setModels(models) {
     this.models = models;
     const able = models.filter((model) => model.explain);
@@ -74,7 +76,7 @@ export class Inside {
     if (this.info) this.#buildFlow();
     this.#showMissing();
     if (this.info) this.select(this.selected, this.stage?.kept());
-    if (this.blob) this.overviews.ask(this.blob);
+    if (this.info && this.blob) this.overviews.ask(this.blob);
   }
 
   /** Ask about a layer of the model that is looked into. A busy server is asked again. */

@@ -14,9 +14,14 @@ const INKS = ["#000000", "#c0392b", "#d68910", "#1e8449", "#2471a3", "#7d3c98", 
 const element = (id) => document.getElementById(id);
 const pad = new Pad(element("pad"), element("cross"));
 const inside = new Inside(element("inside"), (text) => say(text));
-export const page = { models: [], answers: new Map(), shown: new Set(), pad, inside };
+export const page = {
+  models: [], answers: new Map(), shown: new Set(), pad, inside,
+  /** Whether everything that is on the pad has been answered. */
+  get isIdle() { return !timer && !reading && inside.isIdle && [...page.answers.values()].every(({ asked }) => asked.isIdle); },
+};
 
 let timer = 0;
+let reading = 0; // pictures that are being read off the pad
 let isGone = false;
 let wanted = kept("striate-sure") ?? "0.99";
 
@@ -112,7 +117,9 @@ async function askAll(isSettled) {
     quiet();
     return;
   }
-  const job = { blob: await pad.blob(), name: pad.picture?.name, isSettled };
+  reading += 1;
+  const blob = await pad.blob().finally(() => { reading -= 1; });
+  const job = { blob, name: pad.picture?.name, isSettled };
   if (pad.isEmpty) return;
   for (const [name, answer] of page.answers) {
     if (!page.shown.has(name)) answer.asked.drop();
@@ -129,7 +136,7 @@ async function askModel(answer, job, signal) {
   if (model.unlike && Number(wanted) && !answer.cannotReject?.has(wanted)) query.set("reject", wanted);
   try {
     const { results } = await ask(`predict?${query}`, { body: job.blob, signal });
-    show(answer, job, results[0]);
+    await show(answer, job, results[0]);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     if (query.has("reject") && error.status === 422) {
@@ -138,7 +145,7 @@ async function askModel(answer, job, signal) {
       try {
         const { results } = await ask(`predict?${query}`, { body: job.blob, signal });
         (answer.cannotReject ??= new Set()).add(wanted);
-        show(answer, job, results[0]);
+        await show(answer, job, results[0]);
         return;
       } catch (again) {
         if (!(again instanceof Refused)) throw again;
@@ -160,14 +167,14 @@ async function askModel(answer, job, signal) {
   }
 }
 
-function show(answer, job, result) {
+async function show(answer, job, result) {
   quiet();
   answer.show(result);
   if (job.isSettled && page.shown.has(answer.model.name)) {
     const spoken = [...page.answers].filter(([name]) => page.shown.has(name)).map(([, one]) => one.spoken());
     say(spoken.join(" "));
   }
-  if (result.seen) inside.show(answer.model, job.blob, result.seen, job.isSettled);
+  if (result.seen) await inside.show(answer.model, job.blob, result.seen, job.isSettled);
 }
 
 // ---- troubles -----------------------------------------------------------------------------------------------------

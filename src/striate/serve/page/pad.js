@@ -52,7 +52,7 @@ export class Pad extends EventTarget {
 
   /** The picture to ask about: a PNG of the strokes, or the file that was given. */
   blob() {
-    if (this.picture && (!this.strokes.length || !this.picture.image)) return Promise.resolve(this.picture.blob);
+    if (this.picture && !this.strokes.length) return Promise.resolve(this.picture.blob);
     const image = this.picture?.image;
     const scale = image ? Math.min(1, LARGEST / Math.max(image.width, image.height)) : 1;
     const [width, height] = image ? [Math.round(image.width * scale), Math.round(image.height * scale)] : [SENT, SENT];
@@ -105,6 +105,7 @@ export class Pad extends EventTarget {
   }
 
   #begin(point) {
+    if (this.picture && !this.picture.image) this.picture = null; // nobody draws on what cannot be seen
     this.active = { points: [point], width: this.width, ink: this.ink };
     this.strokes.push(this.active);
   }

@@ -75,6 +75,7 @@ export function latest(work) {
     ask(value) { if (current) next = { value }; else run(value); },
     now(value) { drop(); run(value); },
     drop,
+    get isIdle() { return current === null; },
   };
 }
 

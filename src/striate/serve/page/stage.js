@@ -41,6 +41,8 @@ export class LayerStage {
     if (this.view === "kernels") this.#kernels();
   }
 
+  get pumps() { return [this.mapsAsked, this.cellAsked]; }
+
   kept() { return { view: this.view, cell: this.cell, input: this.input }; }
 
   drop() {
