@@ -98,7 +98,7 @@ def connect(host: Host) -> socket.socket:
 
 
 def request(path: str = "/", body: bytes = b"", method: str = "POST", headers: str = "") -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
     return head.encode() + body
 
 
