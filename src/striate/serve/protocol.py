@@ -1,10 +1,9 @@
 """How a connection is guarded: who is silent, slow to send or slow to read is let go, and so is one too many.
 
 uvicorn closes none of these; only between two requests does it let a silent client go. Its httptools protocol is taken
-and not the one on h11: a small request costs it less than half the processor time (benchmarks/serve_load.py), and more
-than half of that of a small net's answer is HTTP. httptools itself has no limit on the head of a request, so that one
-stands here. hypercorn and granian were the other choices: both let a body come at a byte a second, and neither tells a
-client that reads its answer slowly from one that does not read at all.
+and not the one on h11: a small request costs it less than half the processor time, and HTTP is a good part of what a
+small net's answer costs. httptools itself has no limit on the head of a request, so that one stands here. Other
+servers were not tried.
 
 No request pays for a timer. About once a second the server looks at each of its connections: what it is waiting for,
 since when, and how many bytes have moved (`Guarded.overdue`).
