@@ -24,6 +24,7 @@ _PUBLIC = {
     "lesson": "striate.lessons.catalogue",
     "write_report": "striate.reporting.run",
     "Run": "striate.api",
+    "ImageClassifier": "striate.estimator",
     "Predictor": "striate.predictor.predictor",
     "Dataset": "striate.data.dataset",
     "Parts": "striate.data.dataset",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from striate.api import evaluate as evaluate
     from striate.api import resume as resume
     from striate.api import train as train
+    from striate.estimator import ImageClassifier as ImageClassifier
     from striate.lessons.catalogue import lesson as lesson
     from striate.predictor.predictor import load_predictor
     from striate.reporting.comparison import compare as compare
