@@ -29,6 +29,7 @@ from striate.settings.recipes import list_recipes, load_recipe
 from striate.settings.report import ReportSettings
 from striate.settings.serve import ServeSettings
 from striate.settings.train import TrainSettings
+from striate.settings.tune import TuneSettings
 from striate.settings.values import from_text
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,7 @@ QUICK = re.compile(r"(lesson|models|recipes|data show digits)\b|train .*--show-c
 # Lines of the first run that depend neither on the machine nor on how many epochs are run.
 STABLE = ("data ", "pictures ", "net ", "training ")
 SETTINGS_OF = {
+    "tune": TuneSettings,
     "eval": verbs.EvalSettings,
     "resume": verbs.ResumeSettings,
     "verify": verbs.VerifySettings,

@@ -18,6 +18,7 @@ from striate.cli.output import COMMAND_LINE
 
 VERBS: Verbs = {
     "train": ("striate.cli.train:train", "Train a net on a data set, test it and write a run folder"),
+    "tune": ("striate.cli.tune:tune", "Search for better settings, judged by validation"),
     "check": ("striate.cli.check:check", "Look for faults in a folder of pictures, before you train on it"),
     "resume": ("striate.cli.train:resume", "Go on with a run from its last save, or extend it"),
     "verify": ("striate.cli.verify:verify", "Check a run's files, and train its first steps again"),

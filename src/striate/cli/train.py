@@ -49,18 +49,18 @@ def _train(
     settings, origins, _ = resolve_train(
         given, origin="flag", config=Path(config) if config is not None else None, environ=os.environ
     )
-    _check_data(settings.data)
+    check_data(settings.data)
     if show_config:
         _show(settings, origins)
         return
-    _check_model(settings)
+    check_model(settings)
     from striate.api import run_training
 
     command = shlex.join(["striate", *COMMAND_LINE.get()])
     run_training(settings, quiet=bool(quiet), report=bool(report), command=command)
 
 
-def _check_data(name: str) -> None:
+def check_data(name: str) -> None:
     """Refuse an unknown data set before torch is imported."""
     from striate.data.named import NAMED
     from striate.data.sources import looks_like_pictures
@@ -72,7 +72,7 @@ def _check_data(name: str) -> None:
         raise unknown_name("data set", name, NAMED, "see `striate data ls`; a folder of pictures is written ./photos")
 
 
-def _check_model(settings: TrainSettings) -> None:
+def check_model(settings: TrainSettings) -> None:
     if settings.model is None:
         raise UsageError(
             f"no net is named for {settings.data}",

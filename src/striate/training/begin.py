@@ -50,20 +50,22 @@ def start_job(
     *,
     data: Parts | None = None,
     model: Any = None,
+    split: Split | None = None,
     report: Report,
     stage: Stage = no_stage,
     command: str = "",
 ) -> Job:
     """Prepare everything, claim the run folder and write what describes the run.
 
-    `data` Parts instead of a named set; `model` a user's module or its class; `report` takes one line at a time,
+    `data` Parts instead of a named set; `model` a user's module or its class; `split` instead of the one that the
+    settings would make; `report` takes one line at a time,
     `stage` is told how far long passes over the pictures are (data/own.py).
     """
     if settings.out is not None:  # before data are read, which may take minutes
         check_out(settings.out)
     opened = open_data(settings, report, stage) if data is None else Opened(data, settings)
     settings = opened.settings
-    material = prepare_material(settings, opened.parts, None, report)
+    material = prepare_material(settings, opened.parts, split, report)
     parts = prepare_net(settings, material, model)
     learner = prepare_learner(settings, material, parts, None)
     if parts.name is None:
