@@ -63,7 +63,7 @@ def parallel(
         for height, words in marks:
             text = canvas.shorten(words, gap - 50, 8.5)
             box = {"facecolor": canvas.PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1}
-            look = {"fontsize": 8.5, "color": canvas.INK, "va": "center", "zorder": 4, "bbox": box}
+            look: dict[str, Any] = {"fontsize": 8.5, "color": canvas.INK, "va": "center", "zorder": 4, "bbox": box}
             axes.text(place + 0.05, height, text, **look)
     axes.set_xlim(-0.1, len(names) + 0.45)
     axes.set_ylim(-0.08, 1.08)
