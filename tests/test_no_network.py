@@ -25,6 +25,7 @@ COMMANDS: tuple[tuple[str, list[str], int], ...] = (
     ("check", ["pictures"], 0),
     ("resume", ["one", "--quiet"], 2),
     ("verify", ["one"], 0),
+    ("tune", ["digits", "--model", "mlp", "--trials", "2", *SHORT[:-1], "--no-retrain", "--out", "found"], 0),
     ("eval", ["one"], 0),
     ("predict", ["one", *PICTURES, "--plot", "answers.png"], 0),
     ("explain", ["one", *PICTURES, "--exciting", "conv1:0"], 0),

@@ -94,8 +94,8 @@ class Mirror:
             while served.endless:
                 handler.wfile.write(bytes(1 << 16))
             for at in range(0, len(body), size):
+                self.sent += len(body[at : at + size])  # before the client can have it, and ask
                 handler.wfile.write(body[at : at + size])
-                self.sent += len(body[at : at + size])
                 if pause:
                     time.sleep(pause)
         except OSError:

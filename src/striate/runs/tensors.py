@@ -61,7 +61,18 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
 def pack_tensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """Return the content of a file that holds tensors, with `metadata` in its header."""
     plain = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
-    return save(plain, metadata={"format": "pt", **(metadata or {})})
+    content = save(plain, metadata={"format": "pt", **(metadata or {})})
+    return _in_order(content) if metadata else content
+
+
+def _in_order(content: bytes) -> bytes:
+    """Sort the metadata in a file's header: safetensors writes its entries in another order each time."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def data_digest(content: bytes) -> str:
