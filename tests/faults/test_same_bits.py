@@ -29,6 +29,7 @@ def other_host() -> Iterator[Host]:
     made.close()
 
 
+@pytest.mark.slow
 def test_another_hash_seed_and_order_of_folders(host: Host, other_host: Host, place: Path, count: Count) -> None:
     write_pictures(place / "pictures")
     host.run(place, *FOLDER, "--out", "run")

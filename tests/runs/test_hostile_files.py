@@ -391,6 +391,7 @@ def test_the_payloads_would_run(tmp_path: Path) -> None:
         (tmp_path / "marker").unlink()
 
 
+@pytest.mark.slow
 def test_hostile_files_are_refused(good: tuple[Path, Path], tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     cases: dict[str, Path] = {}
