@@ -173,3 +173,13 @@ def test_the_limit_on_open_files_is_raised() -> None:
     line = next(line for line in found.splitlines() if line.startswith("Max open files"))
     soft, hard = line.split()[3:5]
     assert int(soft) >= min(4_000, int(hard))
+
+
+def test_small_answers_are_sent_at_once() -> None:
+    sockets = listen("127.0.0.1", 0)
+    with socket.create_connection(sockets[0].getsockname()[:2]):
+        taken, _ = sockets[0].accept()
+        # What asyncio asks of a connection before it sets TCP_NODELAY.
+        assert taken.proto == socket.IPPROTO_TCP
+        taken.close()
+    sockets[0].close()

@@ -56,7 +56,8 @@ def listen(host: str, port: int) -> list[socket.socket]:
         raise UsageError(f"there is no host {host!r}", str(error), "use --host 127.0.0.1, or 0.0.0.0 for all") from None
     sockets: list[socket.socket] = []
     for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
-        one = _Listening(family, socket.SOCK_STREAM)
+        # asyncio sends small answers at once (TCP_NODELAY) only where the protocol is named; else each waits 40 ms.
+        one = _Listening(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sockets.append(one)
         try:
             if os.name == "posix":  # elsewhere it would let two programs have one port
