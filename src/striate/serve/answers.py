@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from striate.data.decode import decode_drawn
 from striate.data.drawing import STEPS, Redrawn
 from striate.errors import DataError
 from striate.predictor.predictor import Answer, Predictor, unreadable
+from striate.report.embed import data_address
 from striate.serve.documents import MODELS, PICTURE_BODY, RESULTS, UNREADABLE, errors, parameters_of
 from striate.serve.limits import Limits, Part, parse_parts, read_body
 from striate.serve.models import Served, choose
@@ -190,7 +190,7 @@ def picture_url(picture: Images) -> str:
     """Return a picture uint8 (H, W, C) as the address of a PNG that holds itself."""
     stream = io.BytesIO()
     Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return data_address(stream.getvalue(), "png")
 
 
 def _count(metrics: Metrics, served: Served, results: Sequence[Answer]) -> None:
