@@ -43,6 +43,7 @@ def ask(host: Host, path: str, body: bytes = b"", method: str = "POST") -> tuple
     return status, content
 
 
+@pytest.mark.slow
 def test_the_command_that_training_prints_serves_its_run(
     training: tuple[Path, list[str]], pictures: list[bytes]
 ) -> None:

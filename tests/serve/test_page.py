@@ -190,6 +190,7 @@ def mnist_site(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield address
 
 
+@pytest.mark.slow
 def test_each_digit_that_is_drawn_is_read(mnist_site: str, visit: Callable[..., Any]) -> None:
     page = visit(mnist_site)
     page.select_option("#sure", "0")
