@@ -61,7 +61,7 @@ def stop_in_epoch(job: Job, epoch: int) -> Job:
     happenings = job.run()
     while job.progress.epoch < epoch - 1 or job.progress.step_in_epoch == 0:
         next(happenings)
-    job.stop_signal = 2
+    job.stopping.signal = 2
     with pytest.raises(Interrupted):
         for _ in happenings:
             pass

@@ -179,7 +179,7 @@ def stopped(job: Job, how: str) -> Job:
             left = job.total_steps - job.progress.step
             at_end_of_epoch = isinstance(happening, EpochResult) and how == "between epochs"
             if at_end_of_epoch or (how == "at the last step" and left == 1) or (how == "in the middle" and left < 99):
-                job.stop_signal = signal.SIGTERM
+                job.stopping.signal = signal.SIGTERM
     happenings.close()  # type: ignore[attr-defined]
     return job
 
@@ -246,7 +246,7 @@ def test_validation_and_test_use_the_recorded_threads(start: Start, resume: Call
     with pytest.raises(Interrupted):
         for happening in job.run():
             if isinstance(happening, EpochResult):
-                job.stop_signal = signal.SIGTERM
+                job.stopping.signal = signal.SIGTERM
     try:
         torch.set_num_threads(before + 2)
         resumed = resume(job.folder, model=Counting)

@@ -63,7 +63,7 @@ def stop_at_the_end_of(job: Job, epoch: int) -> None:
     with pytest.raises(Interrupted):
         for happening in job.run():
             if isinstance(happening, EpochResult) and happening.epoch == epoch:
-                job.stop_signal = signal.SIGTERM
+                job.stopping.signal = signal.SIGTERM
 
 
 @pytest.mark.parametrize("settings", [{}, {"ema": 0.9}, {"ema": 0.9, "recompute_batchnorm": "on"}, {"validation": 0}])
@@ -85,7 +85,7 @@ def test_stopped_after_the_last_step_of_an_epoch(
     """Validation, best weights and statistics of that epoch are still to come, with dropout in the net."""
     whole = finish(start("whole", **settings))
     job = start("stopped", **settings)
-    job.stop_signal = signal.SIGINT  # seen at the first block, which holds the whole epoch
+    job.stopping.signal = signal.SIGINT  # seen at the first block, which holds the whole epoch
     with pytest.raises(Interrupted):
         finish(job)
     assert job.progress.step_in_epoch == len(job.learner.batches) and not read_results(job.folder.path)

@@ -91,7 +91,7 @@ def stop_after(job: Job, blocks: int) -> None:
     with pytest.raises(Interrupted):
         for number, _ in enumerate(job.run(), 1):
             if number == blocks:
-                job.stop_signal = signal.SIGINT
+                job.stopping.signal = signal.SIGINT
     assert job.folder.status()["state"] == "interrupted"
 
 

@@ -112,7 +112,7 @@ def test_all_of_airnets_training_is_resumed_bit_for_bit(
     with pytest.raises(Interrupted):
         for number, _ in enumerate(stopped.run(), 1):
             if number == blocks:
-                stopped.stop_signal = signal.SIGINT
+                stopped.stopping.signal = signal.SIGINT
     assert 0 < stopped.progress.step < whole.total_steps
     resumed = resume(stopped.folder, model=None)
     for _ in resumed.run():

@@ -7,7 +7,6 @@ import copy
 import math
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -47,6 +46,7 @@ from striate.training.prepare import NetParts
 from striate.training.saving import Saver
 from striate.training.schedule import UNKNOWN
 from striate.training.state import first_non_finite, state_tensors
+from striate.training.stopping import Stopping
 
 # Under it BatchNorm's running statistics are measured anew (docs/numbers.md, "BatchNorm and one picture").
 SMALL_BATCH = 8
@@ -83,8 +83,6 @@ class Job:
     report: Report
     progress: Progress = field(default_factory=Progress)
     best: Best = field(default_factory=Best)
-    stop_signal: int = 0
-    stops_at_once: bool = False
     evaluation: Evaluation | None = None
     temperature: float = 1.0
     doubt: Doubt | None = None
@@ -94,6 +92,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.journal = Journal(self.folder.path)
+        self.stopping = Stopping()
         self.saver = Saver(self.folder, self.journal, self.settings.save_every, self.report)
         # What is validated, tested and shipped: the average of the weights where there is one, else the net itself.
         self.tested = self.learner.net if self.learner.average is None else copy.deepcopy(self.learner.net)
@@ -128,7 +127,7 @@ class Job:
         Yields after every few steps and at every epoch's end. A signal saves at the current step, marks the run and
         raises Interrupted; any other error marks the run failed.
         """
-        with self.held, self._listening(), self.learner.plan.active():
+        with self.held, self.stopping.listening(self._interrupted), self.learner.plan.active():
             try:
                 self.saver.begin(self.progress.step, self.progress.epoch)
                 self.folder.set_status("running", process=os.getpid())
@@ -154,11 +153,11 @@ class Job:
             for block in train_epoch(self.learner, self.progress) if self.progress.step < self.total_steps else ():
                 rows += block
                 self._measure()
-                if self.stop_signal or self.saver.is_due(self.progress.step):
+                if self.stopping.signal or self.saver.is_due(self.progress.step):
                     self.journal.add_steps(rows)
                     rows = []
                     self._save()
-                if self.stop_signal:
+                if self.stopping.signal:
                     raise self._interrupted()
                 yield self.progress
         except NonFiniteLoss as error:
@@ -175,10 +174,10 @@ class Job:
         self.health.end_epoch(result.epoch, result.step, last=result.step >= self.total_steps)
         self.progress.next_epoch()
         self.progress.pauses += time.perf_counter() - began
-        if self.stop_signal or self.saver.is_due(self.progress.step, epoch_ended=True):
+        if self.stopping.signal or self.saver.is_due(self.progress.step, epoch_ended=True):
             self._save()
         yield result
-        if self.stop_signal:
+        if self.stopping.signal:
             self._save()
             raise self._interrupted()
 
@@ -226,13 +225,13 @@ class Job:
         if len(self.material.split.validation):
             logits, labels = self._logits("validation")
             self.temperature = fit_temperature(logits, labels, self.settings.output)
-            with self._stopping_at_once():
+            with self.stopping.at_once():
                 self.doubt = measure_doubt(self.predictor(), self.material, self.folder)
             metrics["val_accuracy"] = self.best.accuracy
         if len(self.material.split.test):
             part, images, indices = self.material.pictures("test")
             kinds = {"loss_kind": self.settings.loss, "tta": self.settings.tta}
-            with self._stopping_at_once():
+            with self.stopping.at_once():
                 self.evaluation = evaluate_pictures(self.predictor(), part, images, indices, split="test", **kinds)
             self.folder.write_json("evaluation.json", self.evaluation.record)
             write_predictions(self.folder.file("predictions.csv"), self.evaluation, self.classes)
@@ -267,12 +266,12 @@ class Job:
             self.tested.load_state_dict(self.learner.average.state)
         wanted = self.settings.recompute_batchnorm
         if wanted == "on" or (wanted == "auto" and self.settings.batch_size < SMALL_BATCH):
-            with self._stopping_at_once():
+            with self.stopping.at_once():
                 recompute_batchnorm(self.tested, self.learner.batches, epoch)
 
     def _logits(self, split: str) -> tuple[Any, Any]:
         part, images, indices = self.material.pictures(split)
-        with self._stopping_at_once():
+        with self.stopping.at_once():
             logits = self.predictor(fold=False).logits(images)
         if not np.isfinite(logits).all():
             raise self._ran_away(f"the net's answers on the {split} split became infinite or not a number")
@@ -355,44 +354,10 @@ class Job:
         write_card(self.folder.path, card)
 
     def _interrupted(self) -> Interrupted:
-        name = signal.Signals(self.stop_signal).name
+        name = signal.Signals(self.stopping.signal).name
         told = f"stopped by {name} at step {self.progress.step}; everything is saved"
         fix = f"go on with: striate resume {self.folder.path}"
-        return Interrupted(told, "", fix, exit_code=128 + self.stop_signal)
-
-    @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Let the first SIGINT or SIGTERM ask for a save; a second one acts at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def ask(number: int, _frame: Any) -> None:
-            self.stop_signal = number
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            if self.stops_at_once:
-                raise self._interrupted()
-
-        for number in before:
-            signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @contextlib.contextmanager
-    def _stopping_at_once(self) -> Iterator[None]:
-        """Let a signal end what takes long and decides nothing that is saved."""
-        self.stops_at_once = True
-        try:
-            if self.stop_signal:
-                raise self._interrupted()
-            yield
-        finally:
-            self.stops_at_once = False
+        return Interrupted(told, "", fix, exit_code=128 + self.stopping.signal)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
