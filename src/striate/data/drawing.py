@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from striate.data.ink import (
     STRONG,
@@ -25,26 +24,24 @@ from striate.data.ink import (
     is_dark_on_light,
     reduced,
 )
+from striate.data.pen import resized, thickened, thinned
 from striate.data.preprocess import Pixels, over_white, to_channels
-from striate.data.style import INK, DrawingStyle, stroke_width
+from striate.data.style import INK, DrawingStyle
 from striate.errors import unknown_name
 
 #: The steps in their order; `alpha` happens while the picture is decoded.
-STEPS = ("alpha", "colour", "polarity", "paper", "frame", "specks", "crop", "thicken", "scale", "centre")
+STEPS = ("alpha", "colour", "polarity", "paper", "frame", "specks", "crop", "thicken", "thin", "scale", "centre")
 
 Box = tuple[int, int, int, int]
 
-# Pictures are worked on at this many pixels of the longer side, one digit at this many times the net's box.
+# Pictures are worked on at this many pixels of the longer side.
 _WORKING = 1_000
-_FINE = 8
 # A frame lies in this outer share of the picture, and is a line of ink over most of it.
 _BAND, _LINE, _SPAN = 0.12, 0.85, 0.6
 # Specks are smaller than these shares of the largest piece; those that touch the border may be larger.
 _SPECK_AREA, _SPECK_SIDE, _BORDER_SPECK = 0.02, 0.12, 0.15
 # Pieces of one digit lie above each other, and nearer than this share of its height.
 _OVERLAP, _GAP = 0.5, 0.35
-# Below and above these shares of full ink a widened stroke is paper and ink.
-_SOFT = 0.3
 _LUMA = np.array([0.299, 0.587, 0.114])
 _PLAIN_IN_GRAY = 0.35
 # A canvas shows ink alone where less than this share of what is opaque lies so far from the rest, in levels of 0–255.
@@ -296,7 +293,7 @@ def _in_order(pieces: Pieces, groups: list[list[int]]) -> list[list[int]]:
 
 
 def _finish(sheet: _Sheet, kept: Levels, box: Box, style: DrawingStyle, size: tuple[int, int]) -> Redrawn:
-    """Crop, thicken, scale and place the ink of one digit."""
+    """Crop the ink of one digit, give it the usual strokes, scale and place it."""
     steps = list(sheet.steps)
     left, top, right, bottom = box
     given: Box = tuple(round(side / sheet.scale) for side in box)  # type: ignore[assignment]
@@ -305,9 +302,10 @@ def _finish(sheet: _Sheet, kept: Levels, box: Box, style: DrawingStyle, size: tu
             steps.append(f"cropped to {given[2] - given[0]}×{given[3] - given[1]} at {given[0]},{given[1]}")
         kept = kept[top:bottom, left:right]
     goal = style.box if sheet.wants("scale") else max(size)
-    if sheet.wants("thicken"):
-        kept, told = _thickened(kept, style, goal)
-        steps += told
+    for step, change in (("thicken", thickened), ("thin", thinned)):
+        if sheet.wants(step):
+            kept, told = change(kept, style, goal)
+            steps += told
     before = kept.shape
     small = _fitted(kept, goal, size)
     if small.shape != before:
@@ -318,56 +316,12 @@ def _finish(sheet: _Sheet, kept: Levels, box: Box, style: DrawingStyle, size: tu
     return Redrawn(picture, tuple(steps), given)
 
 
-def _thickened(ink: Levels, style: DrawingStyle, goal: int) -> tuple[Levels, list[str]]:
-    """Widen strokes that are thinner than nearly all that the net was trained on, to the usual width."""
-    _, thin, usual, _, _ = style.strokes
-    fine = goal * _FINE
-    longest = max(ink.shape)
-    width = float(stroke_width(ink[None])[0])
-    if width * goal / longest >= thin:
-        return ink, []
-    factor = longest // fine
-    if factor > 1:  # a mean would wash a thin line out, the highest level keeps it
-        rows, columns = (-(-side // factor) * factor for side in ink.shape)
-        padded = np.pad(ink, ((0, rows - ink.shape[0]), (0, columns - ink.shape[1])))
-        ink = padded.reshape(rows // factor, factor, columns // factor, factor).max(axis=(1, 3))
-    scale = fine / max(ink.shape)
-    ink = _resized(ink, (max(1, round(ink.shape[0] * scale)), max(1, round(ink.shape[1] * scale))))
-    now = float(stroke_width(ink[None])[0]) / _FINE
-    # The longer side grows with the stroke and is scaled back into the box.
-    more = (usual - now) * goal / max(1.0, goal - usual)
-    radius = max(1, round(more * _FINE / 2))
-    ink = np.pad(ink, radius)
-    square = round(0.414 * radius)  # of an octagon: nearly a disc
-    if square:
-        ink = highest(ink, 2 * square + 1)
-    for _ in range(radius - square):
-        ink = _plus(ink)
-    ink = np.clip((ink / max(float(ink.max()), 1e-6) - _SOFT) / (1 - 2 * _SOFT), 0, 1)  # a pen's ink is even
-    return ink, [f"thickened from {width * goal / longest:.1f} to {usual:.1f} pixels"]
-
-
-def _plus(ink: Levels) -> Levels:
-    """Return the highest of each pixel and its four neighbours."""
-    out = ink.copy()
-    np.maximum(out[1:], ink[:-1], out=out[1:])
-    np.maximum(out[:-1], ink[1:], out=out[:-1])
-    np.maximum(out[:, 1:], ink[:, :-1], out=out[:, 1:])
-    np.maximum(out[:, :-1], ink[:, 1:], out=out[:, :-1])
-    return out
-
-
 def _fitted(ink: Levels, goal: int, size: tuple[int, int]) -> Levels:
     """Scale ink so that its longer side is the box, its shape kept, and it fits the picture."""
     height, width = ink.shape
     scale = min(goal / max(height, width), size[0] / height, size[1] / width)
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return ink if shape == ink.shape else np.clip(_resized(ink, shape), 0, 1)
-
-
-def _resized(ink: Levels, shape: tuple[int, int]) -> Levels:
-    kind = Image.Resampling.BICUBIC if shape[0] > ink.shape[0] else Image.Resampling.BILINEAR
-    return np.asarray(Image.fromarray(np.ascontiguousarray(ink)).resize(shape[::-1], kind))
+    return ink if shape == ink.shape else np.clip(resized(ink, shape), 0, 1)
 
 
 def _placed(ink: Levels, style: DrawingStyle, size: tuple[int, int], *, centre: bool) -> tuple[Pixels, bool]:

@@ -112,6 +112,7 @@ export const STEPS = [
   [/^specks removed: (\d+)$/, "去除了 $1 个斑点"],
   [/^cropped to (\d+×\d+) at (.+)$/, "裁剪为 $1，位于 $2"],
   [/^thickened from ([\d.]+) to ([\d.]+) pixels$/, "笔画从 $1 像素加粗到 $2 像素"],
+  [/^thinned from ([\d.]+) to ([\d.]+) pixels$/, "笔画从 $1 像素变细到 $2 像素"],
   [/^scaled into (\d+×\d+)$/, "缩放到 $1 以内"],
   [/^centred by mass$/, "按重心居中"],
   [/^centred by box$/, "按外框居中"],
