@@ -259,7 +259,7 @@ def _facts(job: Job) -> dict[str, Any]:
         "net": {
             "name": job.parts.name or type(job.learner.net).__name__,
             "parameters": summary.parameters,
-            "macs": summary.macs,
+            "macs": summary.macs if summary.macs_known else None,
             "input_size": job.material.preprocess.size,
         },
         "settings": settings,

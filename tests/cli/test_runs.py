@@ -372,6 +372,44 @@ def test_model_in_markdown(striate: Any) -> None:
     assert striate("models", "lenet5", "--markdown", "--json").code == 2
 
 
+FOURIER = """
+import torch
+from torch import nn
+
+class Fourier(nn.Module):
+    def forward(self, x):
+        return torch.fft.rfft2(x).abs()
+
+class Net(nn.Sequential):
+    def __init__(self):
+        super().__init__(Fourier(), nn.Flatten(), nn.Linear(40, 10))
+"""
+
+
+def test_unknown_multiply_adds_are_called_unknown(striate: Any) -> None:
+    Path("net.py").write_text(FOURIER)
+    told = ("models", "net.py:Net", "--input", "1x8x8")
+    text = striate(*told).out
+    assert re.search(r"^0 +unknown +256", text, re.M) and re.search(r"^in all +unknown", text, re.M)
+    assert "MACs unknown: striate has no rule for what 0 multiplies; the others need 400." in text
+    document = json.loads(striate(*told, "--json").out)
+    assert document["macs"] is None and [layer["macs"] for layer in document["layers"]] == [None, 0, 400]
+    assert [layer["share"] for layer in document["layers"]] == [None] * 3
+    assert striate(*told, "--markdown").out.count("unknown") >= 3
+    assert striate(*told, "--svg", "net.svg").code == 0
+    assert "multiply-adds unknown" in Path("net.svg").read_text(encoding="utf-8")
+    trained = striate(
+        *("train", "digits", "--model", "net.py:Net", "--epochs", "1", "--threads", "1"),
+        *("--report", "--out", "run", "--device", "cpu"),
+    )
+    assert trained.code == 0 and "410 parameters, multiply-adds unknown" in trained.out
+    assert "multiply-adds unknown" in Path("run/MODEL_CARD.md").read_text(encoding="utf-8")
+    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert "multiply-adds unknown" in page and "乘加次数未知" in page
+    assert "macs" not in json.loads(Path("run/model.json").read_text())["metrics"]
+    assert striate("compare", "run", "run").code == 0
+
+
 OWN = """
 from torch import nn
 

@@ -352,6 +352,87 @@ def test_functions_have_rows_and_multiply_adds() -> None:
     assert 2 * summary.macs == 2 * sum(row.macs for row in summary.rows) == counter.get_total_flops()
 
 
+class Recurrent(nn.Module):
+    """Reads a picture row by row."""
+
+    def __init__(self, kind: type[nn.RNNBase], **options: Any) -> None:
+        super().__init__()
+        self.rows = kind(8, 16, batch_first=True, **options)
+        self.fc = nn.Linear(16 * (1 + options.get("bidirectional", False)), 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.rows(x.squeeze(1))[0][:, -1])
+
+
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_recurrent_layers_multiply_every_weight_at_every_step(kind: type[nn.RNNBase], gates: int) -> None:
+    one = 12 * gates * 16 * (8 + 16)
+    assert summarise(Recurrent(kind), (1, 12, 8)).macs == one + 160
+    assert summarise(Recurrent(kind, bidirectional=True), (1, 12, 8)).macs == 2 * one + 320
+    two = summarise(Recurrent(kind, num_layers=2), (1, 12, 8))
+    assert two.macs == one + 12 * gates * 16 * 32 + 160 and two.macs_known
+
+
+def test_attention_is_counted_however_torch_runs_it() -> None:
+    class Attends(nn.Module):
+        def __init__(self, weights: bool) -> None:
+            super().__init__()
+            self.attention, self.fc, self.weights = (
+                nn.MultiheadAttention(8, 2, batch_first=True),
+                nn.Linear(8, 10),
+                weights,
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.squeeze(1)
+            return self.fc(self.attention(x, x, x, need_weights=self.weights)[0].mean(1))
+
+    for weights in (True, False):
+        summary = summarise(Attends(weights), (1, 12, 8))
+        assert summary.macs_known and summary.macs == 12 * 8 * (4 * 8 + 2 * 12) + 80
+
+
+class Fourier(nn.Module):
+    """Has an operation of which nothing is known."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft2(x).abs()
+
+
+def test_what_an_unknown_operation_multiplies_is_not_said_to_be_nothing() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), Fourier(), nn.Flatten(), nn.Linear(2 * 8 * 5, 10))
+    summary = summarise(net, (1, 8, 8))
+    assert [row.macs for row in summary.rows] == [1152, None, 0, 800]
+    assert {row.share for row in summary.rows} == {None}
+    assert not summary.macs_known and summary.macs == 1952
+    assert summary.sizes == {"parameters": 20 + 810}
+
+    class InForward(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(64, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(torch.cdist(x.squeeze(1), x.squeeze(1)).flatten(1))
+
+    rows = [(row.name, row.macs) for row in summarise(InForward(), (1, 8, 8)).rows]
+    assert rows[0][1] is None and "cdist" in rows[0][0] and rows[-1] == ("fc", 640)
+
+
+def test_what_only_moves_and_compares_numbers_costs_nothing() -> None:
+    class Sorts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(16, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = functional.unfold(x, 2, stride=2).flatten(1).sort(1).values.cumsum(1)
+            return self.fc(x.gather(1, x.topk(16, 1).indices)) * (x.argmax(1, keepdim=True) > 3)
+
+    summary = summarise(Sorts(), (1, 8, 8))
+    assert summary.macs_known and summary.macs == 160
+
+
 @pytest.mark.parametrize(
     ("layer", "before", "sums", "parameters"),
     [

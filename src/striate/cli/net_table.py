@@ -31,10 +31,10 @@ def tables(summary: Summary) -> tuple[Table, Table]:
         shapes += [("", "", "", other, "", "") for other in others]  # the sum of the columns, after that of the rows
     shapes.append(("in all", "", "", "", f"{summary.parameters:,}", ""))
     costs = [
-        (row.name, f"{row.macs:,}", row.mac_sum, _percent(row.share), f"{row.memory:,}", *_field(row.field))
+        (row.name, _macs(row.macs), row.mac_sum, _percent(row.share), f"{row.memory:,}", *_field(row.field))
         for row in summary.rows
     ]
-    costs.append(("in all", f"{summary.macs:,}", "", "", f"{summary.memory:,}", "", "", ""))
+    costs.append(("in all", _macs(summary.macs, summary.macs_known), "", "", f"{summary.memory:,}", "", "", ""))
     return (
         Table(("layer", "kind", "output", "how its size comes about", "parameters", "which are"), shapes, (4,)),
         Table(
@@ -52,6 +52,11 @@ def legend(summary: Summary) -> list[str]:
         "as if the picture had no edge; (all): that is the whole picture. stride: pixels between the fields of two",
         "neighbours. padding: pixels by which the first field reaches over the edge.",
     ]
+    if not summary.macs_known:
+        unknown = ", ".join(row.name for row in summary.rows if row.macs is None)
+        lines.append(
+            f"MACs unknown: striate has no rule for what {unknown} multiplies; the others need {summary.macs:,}."
+        )
     if any(row.field is None for row in summary.rows):
         lines.append("unknown: an operation there has no rule for what it sees.")
     last = summary.rows[-1].field if summary.rows else None
@@ -69,7 +74,7 @@ def as_document(summary: Summary) -> dict[str, Any]:
         "input": list(summary.input_shape),
         "parameters": summary.parameters,
         "trainable": summary.trainable,
-        "macs": summary.macs,
+        "macs": summary.macs if summary.macs_known else None,
         "memory": summary.memory,
         "layers": [_layer(row) for row in summary.rows],
     }
@@ -136,7 +141,11 @@ def _pair(pair: tuple[float, float] | None) -> str:
     return f"{pair[0]:g}" if pair[0] == pair[1] else f"{pair[0]:g}x{pair[1]:g}"
 
 
-def _percent(share: float) -> str:
+def _macs(number: int | None, known: bool = True) -> str:
+    return "unknown" if number is None or not known else f"{number:,}"
+
+
+def _percent(share: float | None) -> str:
     return f"{100 * share:.1f} %" if share else ""
 
 

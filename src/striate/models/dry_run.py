@@ -74,8 +74,9 @@ def example_pictures(net: nn.Module, count: int, input_shape: tuple[int, int, in
 class Call:
     """One run of one module: its qualified name, and the shapes of its first tensor going in and coming out.
 
-    `macs` are the multiply-adds of the operations in its own `forward`, `fields` what its output sees of the picture;
-    `is_view` says that the output stands in the memory of the input. All three need a watched run.
+    `macs` are the multiply-adds of the operations in its own `forward`, None if one is not known; `fields` what its
+    output sees of the picture; `is_view` says that the output stands in the memory of the input. All three need a
+    watched run.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Call:
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...] | None = None
     output: Any = field(default=None, repr=False)
-    macs: int = 0
+    macs: int | None = 0
     fields: Fields | None = field(default=None, repr=False)
     is_view: bool = False
 
@@ -128,7 +129,8 @@ class Trace:
     def hear(self, operation: Operation) -> None:
         """Note an operation under the module that is running."""
         if self.running:
-            self.running[-1].macs += operation.macs
+            sofar = self.running[-1].macs
+            self.running[-1].macs = None if sofar is None or operation.macs is None else sofar + operation.macs
             self.steps.append((self.running[-1], operation))
 
 

@@ -7,8 +7,9 @@ right. Two intervals are kept for each position: the field as if the picture had
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,11 @@ class Axis:
 
 
 Fields = tuple[Axis, Axis]
+Shape = tuple[int, ...]
+#: Of an operation's arguments, in their order: (shape, fields) of each tensor that depends on the picture.
+Inputs = list[tuple[Shape, Fields]]
+#: From the inputs, the operation's arguments and the shape of its output to what the output sees; None: not known.
+Rule = Callable[[Inputs, Sequence[Any], Shape], Fields | None]
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,11 @@ class Field:
     padding: tuple[int, int] | None
     seen: tuple[int, int]
     whole: bool
+
+
+def each(fields: Fields, change: Callable[[Axis], Axis]) -> Fields:
+    """Return rows and columns after a change of each."""
+    return change(fields[0]), change(fields[1])
 
 
 def pixels(length: int, dim: int) -> Axis:

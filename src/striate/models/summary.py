@@ -13,18 +13,27 @@ from striate.models.table import LayerRow, Shape, all_macs, table_of
 
 @dataclass(frozen=True)
 class Summary:
-    """A net's layers in the order in which they run, and the sums over the whole net."""
+    """A net's layers in the order in which they run, and the sums over the whole net.
+
+    `macs` are all multiply-adds whose number is known; `macs_known` says that these are all there are.
+    """
 
     rows: tuple[LayerRow, ...]
     input_shape: Shape
     parameters: int
     trainable: int
     macs: int
+    macs_known: bool = True
 
     @property
     def memory(self) -> int:
         """Bytes of all rows' outputs for one picture: what training keeps of it, about, to go back through."""
         return sum(row.memory for row in self.rows)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a model file says of the net's size: parameters, and multiply-adds where they are known."""
+        return {"parameters": self.parameters, **({"macs": self.macs} if self.macs_known else {})}
 
 
 def summarise(net: nn.Module, input_shape: Shape) -> Summary:
@@ -35,12 +44,14 @@ def summarise(net: nn.Module, input_shape: Shape) -> Summary:
     not fit the picture, as in `check_fits`.
     """
     trace = run_explained(net, example_pictures(net, 1, input_shape), training=False, watched=True)
+    macs, whole = all_macs(trace)
     return Summary(
         rows=table_of(net, trace, input_shape),
         input_shape=input_shape,
         parameters=sum(parameter.numel() for parameter in net.parameters()),
         trainable=sum(parameter.numel() for parameter in net.parameters() if parameter.requires_grad),
-        macs=all_macs(trace),
+        macs=macs,
+        macs_known=whole,
     )
 
 

@@ -50,7 +50,8 @@ class LayerRow:
     """One run of one layer: its qualified name, its class, the shape it returns for one picture, its own parameters.
 
     A function called in a `forward` that changes a shape or multiplies has a row too, of kind `function`. `macs` are
-    multiply-adds for one picture and `share` their part of the net's, a fraction. The three sums say how size,
+    multiply-adds for one picture, None where they are not known, and `share` their part of the net's, a fraction, None
+    where the net's are not known. The three sums say how size,
     parameters and multiply-adds come about (`⌊(28 − 5)/2⌋ + 1 = 12`, one sum or one for each axis). `memory` is the
     output in bytes (float32, one picture), 0 where it takes the place of the input. `field` is what one number of the
     output sees of the picture, None where that cannot be known.
@@ -60,8 +61,8 @@ class LayerRow:
     kind: str
     output_shape: tuple[int, ...]
     parameters: int
-    macs: int
-    share: float = 0.0
+    macs: int | None
+    share: float | None = 0.0
     memory: int = 0
     size_sums: tuple[str, ...] = ()
     parameter_sum: str = ""
@@ -72,7 +73,8 @@ class LayerRow:
 def table_of(net: nn.Module, trace: Trace, input_shape: Shape) -> tuple[LayerRow, ...]:
     """Return the rows of a watched run on one picture (C, H, W), which may have ended in the middle."""
     counted: set[Tensor] = set()
-    picture, total = input_shape[1:], max(all_macs(trace), 1)
+    picture, (counted_macs, whole) = input_shape[1:], all_macs(trace)
+    total = max(counted_macs, 1) if whole else None
     rows = []
     for step in trace.steps:
         if isinstance(step, Call):
@@ -85,12 +87,18 @@ def table_of(net: nn.Module, trace: Trace, input_shape: Shape) -> tuple[LayerRow
     return tuple(rows)
 
 
-def all_macs(trace: Trace) -> int:
-    return sum(step[1].macs for step in trace.steps if not isinstance(step, Call))
+def all_macs(trace: Trace) -> tuple[int, bool]:
+    """Return the multiply-adds of the operations whose cost is known, and whether that is all of them."""
+    found = [step[1].macs for step in trace.steps if not isinstance(step, Call)]
+    return sum(macs or 0 for macs in found), None not in found
+
+
+def _share(macs: int | None, total: int | None) -> float | None:
+    return None if macs is None or total is None else macs / total
 
 
 def _layer_row(
-    net: nn.Module, call: Call, own: Sequence[nn.Parameter], picture: tuple[int, int], total: int
+    net: nn.Module, call: Call, own: Sequence[nn.Parameter], picture: tuple[int, int], total: int | None
 ) -> LayerRow:
     shape = (call.output_shape or ())[1:]
     macs = call.macs if _is_one_row(net, call) else 0  # otherwise its functions have rows of their own
@@ -100,7 +108,7 @@ def _layer_row(
         output_shape=shape,
         parameters=sum(parameter.numel() for parameter in own),
         macs=macs,
-        share=macs / total,
+        share=_share(macs, total),
         memory=0 if call.is_view else math.prod(shape) * BYTES,
         size_sums=size_sums(call.module, call.input_shape, call.output_shape),
         parameter_sum=parameter_sum(call.module, list(own)),
@@ -109,15 +117,15 @@ def _layer_row(
     )
 
 
-def _function_row(owner: Call, operation: Operation, picture: tuple[int, int], total: int) -> LayerRow:
+def _function_row(owner: Call, operation: Operation, picture: tuple[int, int], total: int | None) -> LayerRow:
     shape = (operation.output_shape or ())[1:]
     return LayerRow(
-        name=f"{owner.name}.{_FUNCTIONS[operation.name]}".removeprefix("."),
+        name=f"{owner.name}.{_FUNCTIONS.get(operation.name, operation.name.strip('_'))}".removeprefix("."),
         kind="function",
         output_shape=shape,
         parameters=0,
         macs=operation.macs,
-        share=operation.macs / total,
+        share=_share(operation.macs, total),
         memory=0 if operation.is_view else math.prod(shape) * BYTES,
         size_sums=operation_sums(operation),
         field=field_of(operation.fields, picture),
@@ -130,7 +138,11 @@ def _is_one_row(net: nn.Module, call: Call) -> bool:
 
 
 def _has_row(net: nn.Module, owner: Call, operation: Operation) -> bool:
-    if _is_one_row(net, owner) or operation.name not in _FUNCTIONS or not operation.input_shapes:
+    if _is_one_row(net, owner):
+        return False
+    if operation.macs is None:
+        return True
+    if operation.name not in _FUNCTIONS or not operation.input_shapes:
         return False
     before, after = operation.input_shapes[0], operation.output_shape
     if operation.macs:

@@ -21,19 +21,28 @@ from striate.models.receptive import Fields, pixels
 
 Shape = tuple[int, ...]
 
+#: Of operations without a rule in `follow`, those that move, sort or compare numbers and multiply none.
+_FREE = (
+    "argmax", "argmin", "argsort", "sort", "topk", "kthvalue", "cumsum", "cummax", "cummin", "gather", "scatter",
+    "embedding", "index_select", "index_put", "index_add", "masked_select", "nonzero", "im2col", "col2im", "bernoulli",
+    "tril", "triu", "max_unpool2d", "equal", "unfold", "unique", "_local_scalar_dense", "histc",
+)  # fmt: skip
 #: Nothing of the picture is in what these return.
 _EMPTY = ("empty", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "new_empty", "new_zeros")
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of torch: its name there, the shapes of its first tensors in and out, and its multiply-adds."""
+    """One operation of torch: its name there, the shapes of its first tensors in and out, and its multiply-adds.
+
+    `macs` is None where nothing is known of what the operation costs.
+    """
 
     name: str
     input_shapes: tuple[Shape, ...]
     output_shape: Shape | None
     arguments: tuple[Any, ...]
-    macs: int
+    macs: int | None
     fields: Fields | None
     is_view: bool
 
@@ -84,7 +93,7 @@ class Watch(TorchDispatchMode):
                 input_shapes=shapes,
                 output_shape=None if first is None else tuple(first.shape),
                 arguments=tuple(args),
-                macs=0 if first is None else count_macs(name, args, first),
+                macs=0 if first is None else self._cost(name, func, args, first, bool(inputs)),
                 fields=None if first is None else self._fields.get(first),
                 is_view=is_shared(args, output),
             )
@@ -105,6 +114,15 @@ class Watch(TorchDispatchMode):
             return rule(inputs, args, shape)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
             return None  # arguments that the rule does not foresee: the field is not known, and the table says so
+
+    def _cost(self, name: str, func: Any, args: Any, output: Tensor, seen: bool) -> int | None:
+        """Return the multiply-adds of an operation; None for one that meets the picture and that no rule knows."""
+        macs = count_macs(name, args, output)
+        plain = name.removesuffix("_")
+        if macs is not None or not seen or is_shared(args, output) or torch.Tag.pointwise in func.tags:
+            return macs or 0
+        free = (plain in RULES or name in RULES) and name != "_native_multi_head_attention"
+        return 0 if free or name.startswith((*_EMPTY, *_FREE)) else None
 
     def _forget_aliases(self, written: Tensor) -> None:
         """Other tensors in the memory that was written now hold numbers of which nothing is known."""
@@ -133,8 +151,8 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(entry)
 
 
-def count_macs(name: str, arguments: Any, output: Tensor) -> int:
-    """Return the multiply-adds of a convolution or a product of matrices, biases left out; 0 for all else."""
+def count_macs(name: str, arguments: Any, output: Tensor) -> int | None:
+    """Return the multiply-adds of an operation that multiplies by weights or matrices, biases left out; else None."""
     if name == "convolution":
         weight, is_transposed = arguments[1], arguments[6]
         # Each number of the output (transposed: of the input) meets one kernel's weights, or one row of them.
@@ -146,7 +164,16 @@ def count_macs(name: str, arguments: Any, output: Tensor) -> int:
     if name.startswith("_scaled_dot_product"):
         query, keys, values = arguments[:3]
         return math.prod(query.shape[:-1]) * int(keys.shape[-2]) * int(query.shape[-1] + values.shape[-1])
-    return 0
+    if name in ("mv", "addmv"):
+        return output.numel() * int(arguments[-1 if name == "mv" else 2].shape[-1])
+    if name == "mkldnn_rnn_layer":  # at each step of time every weight meets one number
+        return math.prod(arguments[0].shape[:-1]) * (arguments[1].numel() + arguments[2].numel())
+    if name == "_native_multi_head_attention":
+        query, keys, values = arguments[:3]
+        batch, length, width = query.shape
+        if query is keys is values:
+            return int(batch * length * width * (4 * width + 2 * length))
+    return None
 
 
 def is_shared(given: Any, output: Any) -> bool:

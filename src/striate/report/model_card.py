@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from striate.data.opening import printable
-from striate.report.text import accuracy_text, human, percent
+from striate.report.text import accuracy_text, percent, size_of
 
 MOST_CLASSES = 200  # rows of the table of classes
 
@@ -48,7 +48,7 @@ def _use(facts: Mapping[str, Any], net: str) -> list[str]:
     own = not (facts["card"] or {}).get("name")
     given = f" --model net.py:{net}" if own else ""
     metrics = (facts["card"] or {}).get("metrics", {})
-    size = f"{metrics['parameters']:,} parameters, {human(metrics['macs'])} multiply-adds a picture" if metrics else ""
+    size = size_of(metrics) if "parameters" in metrics else ""
     weights = f"; weights of {facts['bytes'] / 1e6:.2f} MB" if facts["bytes"] else ""
     return [
         "## Use",

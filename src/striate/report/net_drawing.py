@@ -81,7 +81,7 @@ def _steps(summary: Summary) -> list[_Step]:
     steps: list[_Step] = []
     shape: tuple[int, ...] = summary.input_shape
     for row in summary.rows:
-        if steps and row.output_shape == shape and not row.macs and not row.size_sums:
+        if steps and row.output_shape == shape and row.macs == 0 and not row.size_sums:
             steps[-1].after.append(row.kind)
         else:
             steps.append(_Step(row, []))
@@ -101,7 +101,7 @@ def _scale(summary: Summary, steps: Sequence[_Step]) -> _Scale:
 
 
 def _heading(summary: Summary, title: str, scale: _Scale) -> tuple[list[str], float]:
-    macs = f"{summary.macs:,} multiply-adds"
+    macs = f"{summary.macs:,}{'' if summary.macs_known else ' or more'} multiply-adds"
     told = f"{summary.parameters:,} parameters, {macs} for a picture of {_shape(summary.input_shape)}"
     scales = f"to scale: 10 units are {10 / scale.pixel:.3g} pixels of a map, {10 / scale.channel:.3g} channels"
     has_rows = any(len(row.output_shape) == 1 for row in summary.rows)
@@ -174,8 +174,11 @@ def _lines(step: _Step) -> list[tuple[str, str]]:
     if row.parameters:
         equals = f" = {row.parameter_sum}" if row.parameter_sum else ""
         lines.append(("small faint", f"{row.parameters:,} parameters{equals}"))
-    if row.macs:
-        lines.append(("small faint", f"{row.macs:,} multiply-adds, {100 * row.share:.1f} %"))
+    if row.macs is None:
+        lines.append(("small faint", "multiply-adds unknown"))
+    elif row.macs:
+        share = "" if row.share is None else f", {100 * row.share:.1f} %"
+        lines.append(("small faint", f"{row.macs:,} multiply-adds{share}"))
     if row.field is not None:
         lines.append(("small faint", f"sees {_shape(row.field.size)}" + (", all" if row.field.whole else "")))
     if step.after:

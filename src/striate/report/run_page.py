@@ -191,7 +191,8 @@ def _layers(summary: Any) -> dict[str, Any] | None:
         }
         for row in summary.rows[:MOST_LAYERS]
     ]
-    totals = {"parameters": summary.parameters, "trainable": summary.trainable, "macs": summary.macs}
+    totals = {"parameters": summary.parameters, "trainable": summary.trainable}
+    totals["macs"] = summary.macs if summary.macs_known else None
     shape = "×".join(map(str, summary.input_shape))
     return {"rows": rows, "left": max(0, len(summary.rows) - MOST_LAYERS), "input": shape, **totals}
 

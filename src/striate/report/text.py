@@ -22,12 +22,19 @@ def opening(facts: Mapping[str, Any]) -> list[str]:
         f" mean ± std of 0-1: {numbers}",
         *(f"chosen    {reason}" for reason in data["geometry"]),
         *_found(data["findings"], len(data["left_out"])),
-        f"net       {net['name']}: {net['parameters']:,} parameters, {human(net['macs'])} multiply-adds a picture",
+        f"net       {net['name']}: {size_of(net)}",
         f"training  {hyper_parameters(settings)}",
         f"plan      {_length(settings)} of {count(facts['steps_per_epoch'], 'step')},"
         f" {facts['plan']['precision']}, {count(facts['plan']['threads'], 'thread')} ({facts['plan']['reason']})",
     ]
     return lines + [f"note      {note}" for note in facts["notes"]]
+
+
+def size_of(net: Mapping[str, Any]) -> str:
+    """Return a net's parameters and multiply-adds in words; a layer of unknown cost leaves the second unknown."""
+    macs = net.get("macs")
+    told = "multiply-adds unknown" if macs is None else f"{human(macs)} multiply-adds a picture"
+    return f"{net['parameters']:,} parameters, {told}"
 
 
 def _found(findings: Sequence[Mapping[str, Any]], left_out: int) -> list[str]:

@@ -88,7 +88,7 @@ def import_weights(path: Path, settings: ImportSettings, report: Report, command
         output=settings.output,
         temperature=1.0,
         weights={"file": "weights/best.safetensors", "sha256": digest, "epoch": 0},
-        metrics={"parameters": summary.parameters, "macs": summary.macs},
+        metrics=summary.sizes,
     )
     write_card(folder.path, card)
     _describe(folder, settings, card, path, command)

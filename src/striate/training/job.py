@@ -347,7 +347,7 @@ class Job:
             output=self.settings.output,
             temperature=self.temperature,
             weights={"file": "weights/best.safetensors", "sha256": self.best.sha256, "epoch": self.best.epoch},
-            metrics={**metrics, "parameters": summary.parameters, "macs": summary.macs},
+            metrics={**metrics, **summary.sizes},
             licence=self.material.parts.licence,
             doubt=self.doubt.to_json() if self.doubt is not None else None,
         )
