@@ -200,6 +200,17 @@ def test_what_is_refused(striate: Any, digits_run: Path, arguments: list[str], c
     assert not Path("explain.png").exists() and not Path("explain.html").exists()
 
 
+def test_a_layer_without_maps_is_refused_with_what_is_possible(striate: Any, digits_run: Path, mlp_run: Path) -> None:
+    draw("three.png")
+    refused = striate("explain", str(digits_run), "three.png", "--layer", "fc")
+    assert refused.code == 2 and "fix: name one of conv1, " in refused.err
+    from_plain = striate("explain", str(mlp_run), "three.png", "--layer", "layers.0")
+    told = from_plain.error_lines()
+    assert from_plain.code == 2 and told["error"] == "layer layers.0 has no maps"
+    possible = re.findall(r"--method [a-z,-]+", told["fix"])[0].split()
+    assert striate("explain", str(mlp_run), "three.png", *possible).code == 0
+
+
 def test_mnist(striate: Any, data_root: Path) -> None:
     short = ["--epochs", "1", "--threads", "1", "--device", "cpu", "--quiet", "--data-root", str(data_root)]
     trained = striate("train", "mnist", "--model", "lenet5", "--train-range", "0:2000", *short, "--out", "run")

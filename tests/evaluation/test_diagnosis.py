@@ -9,6 +9,7 @@ import pytest
 
 from striate.evaluation.diagnosis import diagnose
 from striate.evaluation.evidence import Diagnosis, Evidence, chance_loss
+from striate.report.words_zh import NUMBERS
 
 SETTINGS = {"loss": "cross-entropy", "lr": 0.01, "augment": "none", "model": "lenet5", "model_option": {}}
 
@@ -99,6 +100,7 @@ def test_each_rule(expected: str, found: Evidence) -> None:
         one.gone is None and one.numbers and one.what and any("\u4e00" <= letter <= "\u9fff" for letter in one.what_zh)
     )
     assert one.verb == "check" or one.flags
+    assert set(one.numbers) <= set(NUMBERS)
 
 
 def test_saturation_that_is_gone_later_says_when() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,10 +17,12 @@ from striate.data.dataset import Dataset
 from striate.evaluation import baselines
 from striate.evaluation.calibration import reliability
 from striate.evaluation.metrics import confusion, expected_calibration_error
-from striate.report import run_page
+from striate.report import run_page, words_zh
 from striate.report.run_page import Asked
 from striate.report.svg import Series, line_chart
+from striate.report.text import hyper_parameters, hyper_parameters_zh
 from striate.reporting.run import write_report
+from striate.settings.train import TrainSettings
 
 SECTIONS = (
     *("diagnosis", "data", "net", "settings", "curves", "test", "confusion", "mistakes", "calibration", "machine"),
@@ -65,6 +67,32 @@ def test_train_writes_a_card_and_the_report_when_asked(tmp_path: Path, monkeypat
     assert Path("plain/MODEL_CARD.md").is_file() and not Path("plain/report.html").exists()
     assert command([*arguments, "--out", "asked", "--report"]) == 0
     assert Path("asked/report.html").is_file()
+
+
+def test_every_setting_has_chinese_words() -> None:
+    chinese = words_zh.SETTINGS
+    assert set(chinese) == set(TrainSettings.model_fields) - {"out"}
+    assert all(has_chinese(short) or short == "" for short, _ in chinese.values())
+    assert [name for name, (_, told) in chinese.items() if not has_chinese(told) and name != "device"] == []
+    for name, words in (("schedule", words_zh.SCHEDULES), ("loss", words_zh.LOSSES)):
+        assert set(words) == set(get_args(TrainSettings.model_fields[name].annotation))
+    every = {"momentum": 0.8, "weight_decay": 0.1, "decoupled": True, "label_smoothing": 0.2, "clip": 2.0, "ema": 0.99}
+    settings = TrainSettings().model_dump() | {"optimizer": "sgd", "augment": "flip", "balance": "loss"} | every
+    line = hyper_parameters_zh(settings)
+    assert line.count("，") == hyper_parameters(settings).count(", ")
+    for told in (
+        "动量 0.8",
+        "学习率 0.002",
+        "权重衰减 0.1（单独施加）",
+        "标签平滑 0.2",
+        "数据增强 flip",
+        "类别平衡 loss",
+    ):
+        assert told in line
+
+
+def has_chinese(text: str) -> bool:
+    return any("\u4e00" <= letter <= "\u9fff" for letter in text)
 
 
 class Own(nn.Module):

@@ -26,6 +26,7 @@ from striate.explain.looking import (
 )
 
 METHODS = ("grad-cam", "layer-cam")
+WITHOUT_MAPS = "use occlusion or integrated gradients, which need no maps (--method occlusion,integrated-gradients)"
 
 
 def class_maps(
@@ -65,7 +66,7 @@ def raw_class_maps(
         name = layer if layer is not None else default_layer(net, known)
         check_layer(net, known, name)
         for piece in pieces(len(pictures), picture_pixels(pictures)):
-            maps, slopes = _maps_and_slopes(net, pictures[piece], numbers[piece], name)  # (n, C, h, w) both
+            maps, slopes = _maps_and_slopes(net, pictures[piece], numbers[piece], name, known)  # (n, C, h, w) both
             weights = slopes.mean((2, 3), keepdim=True) if method == "grad-cam" else slopes.clamp_min(0)
             parts.append((weights * maps).sum(1).float().cpu().numpy())
     return np.concatenate(parts)
@@ -78,9 +79,18 @@ def default_layer(net: nn.Module, layers: Sequence[Layer]) -> str:
         raise UsageError(
             f"{type(net).__name__} has no layer with a map",
             "a class activation map shows the places of a feature map, and this net's layers return single numbers",
-            "use occlusion or integrated gradients, which need no maps",
+            WITHOUT_MAPS,
         )
     return name
+
+
+def _instead(layers: Sequence[Layer]) -> str:
+    """Return what to ask for where a layer has no map: one that has, or a method that needs none."""
+    names = [layer.name for layer in layers if layer.has_maps]
+    if not names:
+        return WITHOUT_MAPS
+    some = names if len(names) <= 8 else [*names[:6], "…", names[-1]]
+    return f"name one of {', '.join(some)}"
 
 
 def last_layer_with_maps(layers: Sequence[Layer]) -> str | None:
@@ -89,7 +99,9 @@ def last_layer_with_maps(layers: Sequence[Layer]) -> str | None:
     return large[-1] if large else None
 
 
-def _maps_and_slopes(net: nn.Module, pictures: Tensor, targets: Tensor, layer: str) -> tuple[Tensor, Tensor]:
+def _maps_and_slopes(
+    net: nn.Module, pictures: Tensor, targets: Tensor, layer: str, known: Sequence[Layer]
+) -> tuple[Tensor, Tensor]:
     """Return a layer's maps (n, C, h, w) and the gradient of the targets' logits by them."""
     caught: list[Tensor] = []
 
@@ -97,7 +109,7 @@ def _maps_and_slopes(net: nn.Module, pictures: Tensor, targets: Tensor, layer: s
         if name != layer:
             return None
         if not isinstance(output, Tensor) or output.dim() != 4:
-            raise UsageError(f"layer {layer} has no maps", f"it is {type(module).__name__}", "name a layer with maps")
+            raise UsageError(f"layer {layer} has no maps", f"it is {type(module).__name__}", _instead(known))
         # The net goes on with a copy, which later layers may overwrite; what is before the layer needs no gradient.
         caught.append(output.detach().clone().requires_grad_())
         return caught[0].clone()
@@ -106,7 +118,5 @@ def _maps_and_slopes(net: nn.Module, pictures: Tensor, targets: Tensor, layer: s
         total = scores(net, pictures, targets).sum()
         slopes = torch.autograd.grad(total, caught, allow_unused=True)[0] if caught and total.requires_grad else None
     if slopes is None:
-        raise UsageError(
-            f"the answer does not hang on layer {layer}", "no gradient reaches it", "name another layer with --layer"
-        )
+        raise UsageError(f"the answer does not hang on layer {layer}", "no gradient reaches it", _instead(known))
     return caught[0].detach(), slopes

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from striate.data.findings import KINDS
 from striate.data.opening import printable
-from striate.report import svg
+from striate.report import svg, words_zh
 from striate.report.embed import data_address
 from striate.report.net_drawing import draw_svg
-from striate.report.text import commonest_doubt, count, duration, human, hyper_parameters, percent
+from striate.report.text import commonest_doubt, count, duration, human, hyper_parameters, hyper_parameters_zh, percent
 from striate.report.thumbnails import heated, thumbnail
 
 # Together they keep the page under 5 MB whatever the data.
@@ -80,11 +80,16 @@ def run_page(facts: Mapping[str, Any]) -> str:
         "samples": [_figure(one.pixels, one.label, one.source) for one in facts["samples"]],
         "layers": _layers(facts["summary"]),
         "drawing": _drawing(facts["summary"], facts["name"]),
-        "settings": [(name, _shown(value), described) for name, value, described in facts["settings"]],
-        "training": hyper_parameters(facts["in_force"]),
+        "settings": [_setting(*one) for one in facts["settings"]],
+        "training": (hyper_parameters(facts["in_force"]), hyper_parameters_zh(facts["in_force"])),
         "results": facts["results"],
         "curves": curves(facts["steps"], facts["results"]),
-        "environment": {name: _shown(value) for name, value in facts["environment"].items() if name != "format"},
+        "environment": [
+            ((name, words_zh.ENVIRONMENT.get(name, name)), _shown(value))
+            for name, value in facts["environment"].items()
+            if name != "format"
+        ],
+        "number_words": words_zh.NUMBERS,
         "plan": facts["environment"].get("plan", {}),
         "diagnoses": facts["diagnoses"],
         "problems": [(said, printable(why)) for said, why in facts["problems"]],
@@ -163,6 +168,13 @@ def _class_rows(data: Mapping[str, Any], evaluation: Any, classes: Sequence[str]
         held = [counts[split][number] if split in counts else None for split in ("train", "validation", "test")]
         rows.append({"name": name, "counts": held, "test": evaluation["per_class"][number] if evaluation else None})
     return rows
+
+
+def _setting(name: str, value: Any, described: str) -> dict[str, Any]:
+    """Return a row of the table of settings; a setting of a later striate has no Chinese words here."""
+    short, long = words_zh.SETTINGS.get(name, ("", described))
+    shown = ("yes", "是") if value is True else ("no", "否") if value is False else (_shown(value),) * 2
+    return {"name": name, "short": short, "value": shown, "told": (described, long)}
 
 
 def _finding(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from striate.report import words_zh
+
 
 def opening(facts: Mapping[str, Any]) -> list[str]:
     """Return the lines before training: machine, data, net, hyper-parameters, plan."""
@@ -46,29 +48,48 @@ def _found(findings: Sequence[Mapping[str, Any]], left_out: int) -> list[str]:
 
 def hyper_parameters(settings: Mapping[str, Any]) -> str:
     """Return optimizer, learning rate, batch, loss and schedule in one line."""
-    optimizer = str(settings["optimizer"])
-    if optimizer == "sgd":
-        optimizer += f" (momentum {settings['momentum']:g}{', nesterov' if settings['nesterov'] else ''})"
-    elif optimizer == "muon":
-        optimizer += f" (momentum {settings['momentum']:g}, of the others {settings['side_momentum']:g})"
-    parts = [optimizer, f"lr {settings['lr']:g}", f"{settings['schedule']} schedule"]
-    if settings["weight_decay"]:
-        mode = "decoupled" if settings["decoupled"] else "coupled"
-        parts.append(f"weight decay {settings['weight_decay']:g} {mode}")
-    parts += [f"batch {settings['batch_size']}", str(settings["loss"])]
-    told = (
-        *(("bias_lr", "lr of biases"), ("head_lr", "lr of the head"), ("label_smoothing", "label smoothing")),
-        *(("clip", "clip"), ("ema", "average of weights"), ("lookahead", "lookahead")),
-    )
-    for name, text in told:
-        if settings[name]:
-            parts.append(f"{text} {settings[name]:g}")
-    if settings["balance"] not in ("auto", "none"):
-        parts.append(f"balance by {settings['balance']}")
-    if settings["augment"] != "none":
-        parts.append(f"augment {settings['augment']}")
-    return ", ".join(parts)
+    return ", ".join(english for english, _ in _hyper_parts(settings))
 
+
+def hyper_parameters_zh(settings: Mapping[str, Any]) -> str:
+    """Return the same line in Chinese."""
+    return "，".join(chinese for _, chinese in _hyper_parts(settings))
+
+
+def _hyper_parts(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    momentum = f"{settings['momentum']:g}"
+    rule = (settings["optimizer"],) * 2
+    if settings["optimizer"] == "sgd":
+        more = ", nesterov" if settings["nesterov"] else ""
+        rule = f"sgd (momentum {momentum}{more})", f"sgd（动量 {momentum}{more}）"
+    elif settings["optimizer"] == "muon":
+        side = f"{settings['side_momentum']:g}"
+        rule = f"muon (momentum {momentum}, of the others {side})", f"muon（动量 {momentum}，其余 {side}）"
+    schedule, loss = settings["schedule"], settings["loss"]
+    parts = [rule, (f"lr {settings['lr']:g}", f"学习率 {settings['lr']:g}")]
+    parts.append((f"{schedule} schedule", words_zh.SCHEDULES[schedule]))
+    if settings["weight_decay"]:
+        apart, decay = settings["decoupled"], f"{settings['weight_decay']:g}"
+        told = f"weight decay {decay} {'decoupled' if apart else 'coupled'}"
+        parts.append((told, f"权重衰减 {decay}（{'单独施加' if apart else '加到梯度'}）"))
+    parts += [(f"batch {settings['batch_size']}", f"批大小 {settings['batch_size']}"), (loss, words_zh.LOSSES[loss])]
+    for name, text in _TOLD.items():
+        if settings[name]:
+            parts.append((f"{text} {settings[name]:g}", f"{words_zh.SETTINGS[name][0]} {settings[name]:g}"))
+    for name, text, quiet in (("balance", "balance by", ("auto", "none")), ("augment", "augment", ("none",))):
+        if settings[name] not in quiet:
+            parts.append((f"{text} {settings[name]}", f"{words_zh.SETTINGS[name][0]} {settings[name]}"))
+    return parts
+
+
+_TOLD = {
+    "bias_lr": "lr of biases",
+    "head_lr": "lr of the head",
+    "label_smoothing": "label smoothing",
+    "clip": "clip",
+    "ema": "average of weights",
+    "lookahead": "lookahead",
+}
 
 ROW_HEADER = "epoch      loss  train acc   val loss    val acc         lr  pictures/s    seconds"
 
