@@ -244,7 +244,6 @@ def test_arrays_without_a_net() -> None:
         ("digits", {"model": "lenet6"}, UsageError, "unknown model 'lenet6'"),
         ("digits", {"recipe": "digit"}, UsageError, "unknown recipe 'digit'"),
         ("digits", {"epochs": 0}, UsageError, "epochs"),
-        ("digits", {"batch_size": 5000}, UsageError, "a batch of 5000 is larger than the data"),
         ("digits", {"device": "cuda:77"}, UsageError, "cuda:77 is not there"),
         ("digits", {"lr": float("nan")}, UsageError, "lr"),
         ("digits", {"momentum": 0.5, "optimizer": "adam"}, UsageError, "no effect"),

@@ -198,7 +198,6 @@ def test_it_is_cloned_and_pickled(digits: tuple[np.ndarray, np.ndarray], fitted:
         ({"settings": {"epoch": 3}}, "epoch"),
         ({"settings": {"lr": 0.1}, "lr": 0.2}, "given twice"),
         ({"momentum": 0.5}, "no effect"),
-        ({"batch_size": 5000}, "larger than the data"),
         ({"pixel_range": "all"}, "pixel_range"),
         ({"pixel_range": (1, 0)}, "low must be under high"),
         ({"pixel_range": (0, 0.5)}, "widen"),

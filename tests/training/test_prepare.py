@@ -33,7 +33,6 @@ def plain(features: int = 64, classes: int = 3) -> nn.Module:
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"batch_size": 1000}, "a batch of 1000 is larger than the data"),
         ({"model": None}, "no net is named for made"),
         ({"model": plain(classes=4)}, r"shape \(2, 4\) instead of \(2, 3\)"),
         ({"model": plain(features=60)}, "1.*Linear"),
@@ -71,6 +70,19 @@ def test_batchnorm_and_a_last_batch_of_one(start: Start) -> None:
     with pytest.raises(UsageError, match="BatchNorm"):
         start("run", model=net(), batch_size=count - 1)
     start("other", model=net(), batch_size=count - 2)
+
+
+def test_a_batch_that_is_larger_than_the_data_takes_all_of_them(start: Start, tmp_path: Path) -> None:
+    said: list[str] = []
+    few = make_parts(82)
+    job = start("large", data=few, batch_size=128, report=said.append)
+    count = len(job.material.split.train)
+    assert f"batch 128 is larger than the data: a step takes all {count} train pictures" in said
+    same = start("exact", data=few, batch_size=count)
+    for one in (job, same):
+        assert [type(happening) for happening in one.run()] and len(one.learner.batches) == 1
+    losses = [(tmp_path / name / "steps.csv").read_text() for name in ("large", "exact")]
+    assert losses[0] == losses[1] and losses[0].count("\n") == 3
 
 
 def test_nothing_to_train(start: Start) -> None:
