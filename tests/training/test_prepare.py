@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.training.conftest import make_parts
 from torch import nn
 
 from striate.data.dataset import Dataset, Parts

@@ -153,9 +153,8 @@ def prepare_material(settings: TrainSettings, parts: Parts, split: Split | None,
         if parts.validation is not None and parts.test is None:
             report(f"{parts.name} has no test set: {len(split.test):,} of the train pictures were set apart as one")
     if settings.batch_size > len(split.train):
-        report(
-            f"batch {settings.batch_size} is larger than the data: a step takes all {len(split.train)} train pictures"
-        )
+        whole = f"a step takes all {len(split.train)} train pictures"
+        report(f"batch {settings.batch_size} is larger than the data: {whole}")
     channels = parts.train.channels
     size = settings.size or parts.train.size
     threads = settings.threads or available_threads()
