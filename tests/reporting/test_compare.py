@@ -10,6 +10,7 @@ import pytest
 
 from striate.cli.main import run as command
 from striate.evaluation.comparison import compare_answers, read_predictions
+from striate.report.words_zh import reason
 from striate.reporting.comparison import compare_pairs
 
 
@@ -44,7 +45,9 @@ def test_runs_that_cannot_be_compared_say_why(
     (untested / "predictions.csv").unlink()
     problems = [pair.get("problem", "") for pair in compare_pairs([digits, plain, other, untested])]
     assert problems[:2] == ["", "they were trained on different data"]
+    assert reason(problems[1]) == "训练数据不同" and reason(problems[2]).endswith("predictions.csv：运行没有测试")
     assert "predictions.csv is missing: the run was not tested" in problems[2]
     assert command(["compare", str(digits), str(other), "--html", "both.html"]) == 0
     assert "not comparable: they were trained on different data" in capfd.readouterr().out
-    assert "Not comparable: they were trained on different data" in Path("both.html").read_text(encoding="utf-8")
+    page = Path("both.html").read_text(encoding="utf-8")
+    assert "Not comparable: they were trained on different data" in page and "不可比较：训练数据不同" in page

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from striate.data.opening import printable
-from striate.report import svg
+from striate.report import svg, words_zh
 from striate.report.run_page import render
 from striate.report.thumbnails import thumbnail
 
@@ -63,6 +63,8 @@ def _pairs(pairs: Any) -> list[dict[str, Any]]:
         clear = pair.get("p", 1.0) < LIKELY
         better = "first" if pair.get("only_first", 0) > pair.get("only_second", 0) else "second"
         names = {key: printable(pair[key]) for key in ("first", "second")}
+        if "problem" in pair:
+            names |= {"problem": printable(pair["problem"]), "problem_zh": printable(words_zh.reason(pair["problem"]))}
         shown.append({**pair, **names, "pictures": pictures, "clear": clear, "better": names[better]})
     return shown
 

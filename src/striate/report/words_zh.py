@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 #: Of each setting of `train`: a short name, and what its description says.
 SETTINGS: dict[str, tuple[str, str]] = {
     "data": ("数据", "数据集的名称，或图片文件夹、表格、压缩包"),
@@ -104,3 +106,21 @@ SCHEDULES = {
     "triangular": "三角形学习率",
 }
 LOSSES = {"cross-entropy": "交叉熵", "binary-cross-entropy": "二元交叉熵", "mean-squared-error": "均方误差"}
+
+#: Why two runs are not compared.
+_REASONS = (
+    (r"they were trained on different data", "训练数据不同"),
+    (r"they were tested on different pictures", "测试图片不同"),
+    (r"the same pictures had different labels", "相同的图片有不同的标签"),
+    (r"one was tested on ([\d,]+) pictures, the other on ([\d,]+)", r"一个在 \1 张图片上测试，另一个在 \2 张上"),
+    (r"(.+) is missing: the run was not tested", r"缺少 \1：运行没有测试"),
+)
+
+
+def reason(text: str) -> str:
+    """Return in Chinese why two runs are not compared; what is not known as it came."""
+    for pattern, chinese in _REASONS:
+        found = re.fullmatch(pattern, text, re.DOTALL)
+        if found:
+            return found.expand(chinese)
+    return text
