@@ -68,7 +68,7 @@ def worked_part(cells: Values, windows: Sliding) -> Part:
         Text(
             f"Nothing is learnt: {parameters} parameters. Each channel is pooled by itself, so their number stays:"
             f" {len(cells)} before, {len(made['max'])} after.",
-            f"这里没有要学的东西：参数 {parameters} 个。各通道分别汇聚，通道数不变：之前 {len(cells)}，"
+            f"这里没有要学的东西：参数 {parameters} 个。各通道分别池化，通道数不变：之前 {len(cells)}，"
             f"之后 {len(made['max'])}。",
         ),
     ]
@@ -132,8 +132,8 @@ def sizes_part() -> Part:
         (55, 3, 2, Text("AlexNet: windows overlap", "AlexNet：窗口重叠")),
         (27, 3, 2, Text("AlexNet", "AlexNet")),
         (13, 3, 2, Text("AlexNet", "AlexNet")),
-        (7, 2, 2, Text("the last row is not read", "最后一行读不到")),
-        (7, 7, 1, Text("the whole map: global pooling", "整张特征图：全局汇聚")),
+        (7, 2, 2, Text("the last row and column are not read", "最后一行和一列读不到")),
+        (7, 7, 1, Text("the whole map: global pooling", "整张特征图：全局池化")),
     ):
         windows = Sliding((side, side), (kernel, kernel), stride)
         rows.append((f"{side}×{side}", f"{kernel}×{kernel}", str(stride), windows.formula(), used))
@@ -242,7 +242,7 @@ def shift_part() -> Part:
                 f" pooling makes of it still by {100 * changes['max'][1]:.0f} %. Pooling makes a net a little less"
                 " sensitive to shifts; it does not make it invariant.",
                 f"平移一个像素，原图变化 {100 * changes['picture'][1]:.0f} %，"
-                f"最大汇聚之后仍变化 {100 * changes['max'][1]:.0f} %。汇聚只是让网络对平移不那么敏感，谈不上平移不变。",
+                f"最大池化之后仍变化 {100 * changes['max'][1]:.0f} %。池化只是让网络对平移不那么敏感，谈不上平移不变。",
             ),
             Text(
                 "A shift by the stride is another matter: the answer is the same, shifted by one cell (largest"

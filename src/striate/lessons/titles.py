@@ -14,7 +14,7 @@ TITLES: dict[str, tuple[Text, Text]] = {
         ),
     ),
     "pool": (
-        Text("Pooling", "汇聚（池化）"),
+        Text("Pooling", "池化"),
         Text(
             "A window slides over each channel and keeps one number of it: the largest, the mean or the sum.",
             "窗口在每个通道上滑动，每处只留下一个数：最大值、平均值或总和。",
