@@ -48,6 +48,16 @@ def test_texts_stand_in_it_and_small_layers_are_words() -> None:
     assert "260 parameters = (5·5·1 + 1)·10" in texts and "then LeakyReLU, BatchNorm2d" in texts
 
 
+def test_both_languages_tell_the_same() -> None:
+    summary = summarise(create_model("strided-cnn", 10, 1, 28), (1, 28, 28))
+    drawings = [ElementTree.fromstring(draw_svg(summary, "net", language)) for language in ("en", "zh")]
+    told = [[re.findall(r"[\d.,]*\d", element.text or "") for element in one.iter(f"{SVG}text")] for one in drawings]
+    assert [sorted(numbers) for numbers in told[0]] == [sorted(numbers) for numbers in told[1]]
+    chinese = " ".join(element.text or "" for element in drawings[1].iter(f"{SVG}text"))
+    assert "260 个参数 = (5·5·1 + 1)·10" in chinese and "之后 LeakyReLU, BatchNorm2d" in chinese
+    assert not re.search("parameters|multiply|picture|sees|then|scale", chinese)
+
+
 def test_no_name_becomes_markup_and_nothing_is_fetched() -> None:
     net = nn.Sequential()
     net.add_module('</svg><script>alert("1")</script>&\x00', nn.Conv2d(1, 2, 3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from striate.models.receptive import Field
@@ -51,23 +51,55 @@ class _Scale:
     number: float
 
 
-def draw_svg(summary: Summary, title: str) -> str:
+_ENGLISH = {
+    "told": "{parameters:,} parameters, {macs} multiply-adds for a picture of {shape}",
+    "scale": "to scale: 10 units are {pixels:.3g} pixels of a map, {channels:.3g} channels",
+    "numbers": ", {numbers:.3g} numbers",
+    "eye": "on the right: what the number in the middle sees of the picture",
+    "more": "{count} or more",
+    "picture": "picture",
+    "parameters": "{count:,} parameters",
+    "unknown": "multiply-adds unknown",
+    "macs": "{count:,} multiply-adds",
+    "sees": "sees {size}",
+    "all": ", all",
+    "then": "then {kinds}",
+}
+_CHINESE = {
+    "told": "{parameters:,} 个参数，一张 {shape} 的图片需 {macs} 次乘加",
+    "scale": "按比例：10 个单位为特征图的 {pixels:.3g} 个像素、{channels:.3g} 个通道",
+    "numbers": "、{numbers:.3g} 个数",
+    "eye": "右侧：中间的那个数看到图片的哪一部分",
+    "more": "{count} 以上",
+    "picture": "图片",
+    "parameters": "{count:,} 个参数",
+    "unknown": "乘加次数未知",
+    "macs": "{count:,} 次乘加",
+    "sees": "看到 {size}",
+    "all": "，全部",
+    "then": "之后 {kinds}",
+}
+_Words = Mapping[str, str]
+
+
+def draw_svg(summary: Summary, title: str, language: str = "en") -> str:
     """Return the drawing of a net as a standalone SVG document in UTF-8.
 
     Sides of maps, channels and rows of numbers are drawn to three linear scales, which the drawing states; what would
     be too small to see has a least size. Layers that change numbers only (activations, norms, dropout) stand as words
-    below the layer before them. Light or dark as the reader's screen is. The file needs no other.
+    below the layer before them. Light or dark as the reader's screen is. The file needs no other. `language`: en or zh.
     """
+    words = _CHINESE if language == "zh" else _ENGLISH
     steps = _steps(summary)
     scale = _scale(summary, steps)
-    parts, y = _heading(summary, title, scale)
+    parts, y = _heading(summary, title, scale, words)
     picture = summary.input_shape
-    lines = [("name ink", "picture"), ("small faint", _shape(picture))]
+    lines = [("name ink", words["picture"]), ("small faint", _shape(picture))]
     parts, y = _place(parts, y, picture, "picture", lines, None, picture, scale)
     for step in steps:
         parts.append(f'<path class="line" d="M{_LEFT + 12} {y - 3:.1f}v12m-3 -4l3 4l3 -4"/>')
         parts, y = _place(
-            parts, y + 12, step.row.output_shape, _kind(step.row), _lines(step), step.row.field, picture, scale
+            parts, y + 12, step.row.output_shape, _kind(step.row), _lines(step, words), step.row.field, picture, scale
         )
     height = y + 8
     return (
@@ -100,19 +132,18 @@ def _scale(summary: Summary, steps: Sequence[_Step]) -> _Scale:
     )
 
 
-def _heading(summary: Summary, title: str, scale: _Scale) -> tuple[list[str], float]:
-    macs = f"{summary.macs:,}{'' if summary.macs_known else ' or more'} multiply-adds"
-    told = f"{summary.parameters:,} parameters, {macs} for a picture of {_shape(summary.input_shape)}"
-    scales = f"to scale: 10 units are {10 / scale.pixel:.3g} pixels of a map, {10 / scale.channel:.3g} channels"
-    has_rows = any(len(row.output_shape) == 1 for row in summary.rows)
+def _heading(summary: Summary, title: str, scale: _Scale, words: _Words) -> tuple[list[str], float]:
+    macs = f"{summary.macs:,}"
+    macs = macs if summary.macs_known else words["more"].format(count=macs)
+    told = words["told"].format(parameters=summary.parameters, macs=macs, shape=_shape(summary.input_shape))
+    scales = words["scale"].format(pixels=10 / scale.pixel, channels=10 / scale.channel)
+    if any(len(row.output_shape) == 1 for row in summary.rows):
+        scales += words["numbers"].format(numbers=10 / scale.number)
     parts = [
         f'<text class="title ink" x="{_LEFT}" y="26">{_text(_cut(title, 46))}</text>',
         f'<text class="small faint" x="{_LEFT}" y="44">{_text(told)}</text>',
-        f'<text class="small faint" x="{_LEFT}" y="60">{_text(scales)}'
-        + (f", {10 / scale.number:.3g} numbers" if has_rows else "")
-        + "</text>",
-        f'<text class="small faint" x="{_LEFT}" y="76">on the right: what the number in the middle sees of the picture'
-        "</text>",
+        f'<text class="small faint" x="{_LEFT}" y="60">{_text(scales)}</text>',
+        f'<text class="small faint" x="{_LEFT}" y="76">{_text(words["eye"])}</text>',
     ]
     return parts, 92.0
 
@@ -166,23 +197,24 @@ def _eye(field: Field, picture: tuple[int, int, int], y: float) -> list[str]:
     ]
 
 
-def _lines(step: _Step) -> list[tuple[str, str]]:
+def _lines(step: _Step, words: _Words) -> list[tuple[str, str]]:
     row = step.row
     kind = "" if row.kind == "function" else f" {row.kind}"
     lines = [("name ink", f"{_cut(row.name, 40 - len(kind))}{kind}"), ("small ink", _shape(row.output_shape))]
     lines += [("small faint", text) for text in row.size_sums]
     if row.parameters:
         equals = f" = {row.parameter_sum}" if row.parameter_sum else ""
-        lines.append(("small faint", f"{row.parameters:,} parameters{equals}"))
+        lines.append(("small faint", words["parameters"].format(count=row.parameters) + equals))
     if row.macs is None:
-        lines.append(("small faint", "multiply-adds unknown"))
+        lines.append(("small faint", words["unknown"]))
     elif row.macs:
         share = "" if row.share is None else f", {100 * row.share:.1f} %"
-        lines.append(("small faint", f"{row.macs:,} multiply-adds{share}"))
+        lines.append(("small faint", words["macs"].format(count=row.macs) + share))
     if row.field is not None:
-        lines.append(("small faint", f"sees {_shape(row.field.size)}" + (", all" if row.field.whole else "")))
+        whole = words["all"] if row.field.whole else ""
+        lines.append(("small faint", words["sees"].format(size=_shape(row.field.size)) + whole))
     if step.after:
-        lines.append(("small faint", "then " + ", ".join(step.after)))
+        lines.append(("small faint", words["then"].format(kinds=", ".join(step.after))))
     return lines
 
 

@@ -79,7 +79,7 @@ def run_page(facts: Mapping[str, Any]) -> str:
         "findings": [_finding(one) for one in data["findings"]],
         "samples": [_figure(one.pixels, one.label, one.source) for one in facts["samples"]],
         "layers": _layers(facts["summary"]),
-        "drawing": _drawing(facts["summary"], facts["name"]),
+        "drawings": _drawings(facts["summary"], facts["name"]),
         "settings": [_setting(*one) for one in facts["settings"]],
         "training": (hyper_parameters(facts["in_force"]), hyper_parameters_zh(facts["in_force"])),
         "results": facts["results"],
@@ -209,12 +209,17 @@ def _layers(summary: Any) -> dict[str, Any] | None:
     return {"rows": rows, "left": max(0, len(summary.rows) - MOST_LAYERS), "input": shape, **totals}
 
 
-def _drawing(summary: Any, name: str) -> str:
-    """Return the drawing of the net as a data address: in an image its styles are its own; "" if too large."""
+def _drawings(summary: Any, name: str) -> list[tuple[str, str]]:
+    """Return the drawing of the net in both languages as data addresses: in an image its styles are its own.
+
+    [] for a net whose drawing is too large.
+    """
     if summary is None:
-        return ""
-    drawn = draw_svg(summary, printable(name)).encode("utf-8")
-    return data_address(drawn, "svg+xml") if len(drawn) < MOST_OF_DRAWING else ""
+        return []
+    drawn = [(language, draw_svg(summary, printable(name), language).encode("utf-8")) for language in ("en", "zh")]
+    if max(len(one) for _, one in drawn) > MOST_OF_DRAWING:
+        return []
+    return [(language, data_address(one, "svg+xml")) for language, one in drawn]
 
 
 def _matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]] | None:
