@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -288,11 +289,12 @@ def _next_commands(job: Job, typed: str, *, given: bool) -> list[str]:
     """
     if job.parts.name is None and not typed:
         return [f'striate.load("{job.folder}", model={type(job.learner.net).__name__}()).predict("picture.png")']
-    model = f" --model {typed}" if typed else ""
-    asked = f"--data {job.settings.data} --split test --index 0:4 --plot answers.png"
+    model = f" --model {shlex.quote(typed)}" if typed else ""
+    asked = f"--data {shlex.quote(job.settings.data)} --split test --index 0:4 --plot answers.png"
     if job.evaluation is None or given:
         asked = "picture.png"
-    return [f"striate predict {job.folder}{model} {asked}", f"striate serve {job.folder}{model}"]
+    folder = shlex.quote(str(job.folder))
+    return [f"striate predict {folder}{model} {asked}", f"striate serve {folder}{model}"]
 
 
 def _draw_samples(job: Job) -> None:

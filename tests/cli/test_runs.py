@@ -400,14 +400,15 @@ def test_unknown_multiply_adds_are_called_unknown(striate: Any) -> None:
     assert "multiply-adds unknown" in Path("net.svg").read_text(encoding="utf-8")
     trained = striate(
         *("train", "digits", "--model", "net.py:Net", "--epochs", "1", "--threads", "1"),
-        *("--report", "--out", "run", "--device", "cpu"),
+        *("--report", "--out", "my run", "--device", "cpu"),
     )
+    assert "striate predict 'my run' --model net.py:Net --data digits" in trained.out
     assert trained.code == 0 and "410 parameters, multiply-adds unknown" in trained.out
-    assert "multiply-adds unknown" in Path("run/MODEL_CARD.md").read_text(encoding="utf-8")
-    page = Path("run/report.html").read_text(encoding="utf-8")
+    assert "multiply-adds unknown" in Path("my run/MODEL_CARD.md").read_text(encoding="utf-8")
+    page = Path("my run/report.html").read_text(encoding="utf-8")
     assert "multiply-adds unknown" in page and "乘加次数未知" in page
-    assert "macs" not in json.loads(Path("run/model.json").read_text())["metrics"]
-    assert striate("compare", "run", "run").code == 0
+    assert "macs" not in json.loads(Path("my run/model.json").read_text())["metrics"]
+    assert striate("compare", "my run", "my run").code == 0
 
 
 OWN = """

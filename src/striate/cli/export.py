@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Any
 
 from striate.cli.flags import argument, given_values, make_command, settings_flags
@@ -85,7 +86,7 @@ def _say_written(record: dict[str, Any], model: str | None) -> None:
     before = f" ({small['float32_bytes'] / record['bytes']:.1f} times smaller)" if small else ""
     own = f" --model {model}" if model and record["to"] == "striate" else ""
     say(f"saved  {printable(record['file'])}, {record['bytes']:,} bytes{before}{load}")
-    say(f"next   striate predict {printable(record['file'])}{own} picture.png")
+    say(f"next   striate predict {shlex.quote(printable(record['file']))}{own} picture.png")
 
 
 export = make_command(

@@ -21,7 +21,8 @@ def _import(file: str, **flags: Any) -> None:
     command = shlex.join(["striate", *COMMAND_LINE.get()])
     folder = import_file(Path(file), settings, lambda line: hint(printable(line)), command)
     say(f"saved  {folder}")
-    again = f"striate eval {folder}" if settings.data else f"striate predict {folder} picture.png"
+    typed = shlex.quote(str(folder))
+    again = f"striate eval {typed}" if settings.data else f"striate predict {typed} picture.png"
     say(f"next   {again}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +55,7 @@ def _use(facts: Mapping[str, Any], net: str) -> list[str]:
         "## Use",
         "",
         "```sh",
-        f"striate predict {facts['name']}{given} picture.png",
+        f"striate predict {shlex.quote(printable(facts['name']))}{given} picture.png",
         "```",
         "",
         f"{size}{weights}. Answers are probabilities after a temperature of"

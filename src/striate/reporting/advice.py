@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -66,7 +67,7 @@ def next_command(found: Diagnosis, folder: Path, settings: Mapping[str, Any], *,
         data = str(settings["data"])
         if given:
             return f"look at {folder}/samples.png and {folder}/mistakes.png"
-        return f"striate check {data}" if looks_like_pictures(data) else f"striate data show {data}"
+        return f"striate {'check' if looks_like_pictures(data) else 'data show'} {shlex.quote(data)}"
     flags = dict(found.flags)
     if given:
         words = "".join(f", {name.replace('-', '_')}={_python(value)}" for name, value in flags.items())
@@ -76,8 +77,8 @@ def next_command(found: Diagnosis, folder: Path, settings: Mapping[str, Any], *,
     words = "".join(f" --{name} {value}" for name, value in flags.items())
     words = f" --model net.py:{own}{words}" if own and "model" not in flags else words
     if found.verb == "resume":
-        return f"striate resume {folder}{words}"
-    return f"striate train --config {folder}/config.yaml{words}"
+        return f"striate resume {shlex.quote(str(folder))}{words}"
+    return f"striate train --config {shlex.quote(f'{folder}/config.yaml')}{words}"
 
 
 class Advisor:
