@@ -21,12 +21,18 @@ from striate.models.receptive import Fields, pixels
 
 Shape = tuple[int, ...]
 
-#: Of operations without a rule in `follow`, those that move, sort or compare numbers and multiply none.
+#: Of operations without a rule in `follow`, those that move, sort, compare, add or resample numbers …
 _FREE = (
-    "argmax", "argmin", "argsort", "sort", "topk", "kthvalue", "cumsum", "cummax", "cummin", "gather", "scatter",
-    "embedding", "index_select", "index_put", "index_add", "masked_select", "nonzero", "im2col", "col2im", "bernoulli",
-    "tril", "triu", "max_unpool2d", "equal", "unfold", "unique", "_local_scalar_dense", "histc",
+    "aminmax", "all", "any", "argmax", "argmin", "argsort", "bernoulli", "bincount", "bucketize", "channel_shuffle",
+    "col2im", "count_nonzero", "cummax", "cummin", "cumprod", "cumsum", "embedding", "embedding_bag", "equal",
+    "gather", "histc", "im2col", "index_add", "index_copy", "index_fill", "index_put", "index_select", "isin",
+    "kthvalue", "local_scalar_dense", "logcumsumexp", "masked_scatter", "masked_select", "median", "mode",
+    "multinomial", "nanmedian", "nonzero", "put", "scatter", "scatter_add", "scatter_reduce", "searchsorted", "sort",
+    "std_mean", "take", "topk", "trace", "tril", "triu", "unfold", "unique", "unique2", "unique_dim", "var_mean",
 )  # fmt: skip
+#: … and such of these as have many names.
+_FREE_STARTS = ("adaptive", "avg_pool", "fractional_max", "grid_sampler", "max_pool", "max_unpool", "reflection_pad")
+_FREE_STARTS += ("replication_pad", "upsample", "_adaptive", "_upsample")
 #: Nothing of the picture is in what these return.
 _EMPTY = ("empty", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "new_empty", "new_zeros")
 
@@ -118,11 +124,11 @@ class Watch(TorchDispatchMode):
     def _cost(self, name: str, func: Any, args: Any, output: Tensor, seen: bool) -> int | None:
         """Return the multiply-adds of an operation; None for one that meets the picture and that no rule knows."""
         macs = count_macs(name, args, output)
-        plain = name.removesuffix("_")
         if macs is not None or not seen or is_shared(args, output) or torch.Tag.pointwise in func.tags:
             return macs or 0
-        free = (plain in RULES or name in RULES) and name != "_native_multi_head_attention"
-        return 0 if free or name.startswith((*_EMPTY, *_FREE)) else None
+        known = RULES.keys() - {"_native_multi_head_attention"}
+        free = name.strip("_") in _FREE or name.startswith((*_EMPTY, *_FREE_STARTS))
+        return 0 if free or name in known or name.removesuffix("_") in known else None
 
     def _forget_aliases(self, written: Tensor) -> None:
         """Other tensors in the memory that was written now hold numbers of which nothing is known."""
@@ -164,6 +170,8 @@ def count_macs(name: str, arguments: Any, output: Tensor) -> int | None:
     if name.startswith("_scaled_dot_product"):
         query, keys, values = arguments[:3]
         return math.prod(query.shape[:-1]) * int(keys.shape[-2]) * int(query.shape[-1] + values.shape[-1])
+    if name == "dot":
+        return int(arguments[0].numel())
     if name in ("mv", "addmv"):
         return output.numel() * int(arguments[-1 if name == "mv" else 2].shape[-1])
     if name == "mkldnn_rnn_layer":  # at each step of time every weight meets one number
