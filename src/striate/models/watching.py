@@ -31,8 +31,10 @@ _FREE = (
     "std_mean", "take", "topk", "trace", "tril", "triu", "unfold", "unique", "unique2", "unique_dim", "var_mean",
 )  # fmt: skip
 #: … and such of these as have many names.
-_FREE_STARTS = ("adaptive", "avg_pool", "fractional_max", "grid_sampler", "max_pool", "max_unpool", "reflection_pad")
-_FREE_STARTS += ("replication_pad", "upsample", "_adaptive", "_upsample")
+_FREE_STARTS = (
+    *("adaptive", "_adaptive", "avg_pool", "fractional_max", "max_pool", "max_unpool"),
+    *("grid_sampler", "reflection_pad", "replication_pad", "upsample", "_upsample"),
+)
 #: Nothing of the picture is in what these return.
 _EMPTY = ("empty", "empty_like", "zeros_like", "ones_like", "full_like", "rand_like", "new_empty", "new_zeros")
 
