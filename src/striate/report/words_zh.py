@@ -83,6 +83,7 @@ NUMBERS = {
     "train_loss": "训练损失",
     "train_accuracy": "训练准确率",
     "val_accuracy": "验证准确率",
+    "validation_accuracy": "验证准确率",
     "test_accuracy": "测试准确率",
     "val_loss_rise": "验证损失回升",
     "best": "最好",
@@ -93,6 +94,8 @@ NUMBERS = {
     "copies": "重复图片",
     "tested": "测试图片数",
     "dead": "死亡单元",
+    "saturated": "饱和的输出",
+    "spread": "各图片输出之差",
     "gradient": "梯度",
 }
 
