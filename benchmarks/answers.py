@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import plain_preprocess, random_pictures, spread
+from common import plain_preprocess
+from figures import numbers, spread
+from pictures import random_pictures
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -98,7 +100,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--only", default=",".join(CASES))
-    parser.add_argument("--sizes", type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument("--sizes", type=numbers)
     arguments = parser.parse_args()
     if arguments.sizes:
         print(f"| net | {' | '.join(map(str, arguments.sizes))} |\n|---|{'---|' * len(arguments.sizes)}")

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import spread
+from figures import spread
 
 # What `striate` does but for the setting.
 COMMAND = "import sys; from striate.cli.main import run; sys.exit(run(sys.argv[1:]))"

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import untrained_card
 from PIL import Image
 
 from striate.data.preprocess import Preprocess
 from striate.exporting.onnx import build_graph
 from striate.models import create_model
-from striate.runs.model_file import ModelCard
 
 PLAIN = """
 import json, sys
@@ -52,19 +52,7 @@ def prepare(folder: Path) -> dict[str, list[str]]:
     """Write net and picture for both sides; return the two commands."""
     torch.manual_seed(0)
     net = create_model("lenet5", 10, 1, 28, activation="relu", pool="max").eval()
-    card = ModelCard(
-        name="lenet5",
-        class_name="LeNet5",
-        options={"activation": "relu", "pool": "max"},
-        num_classes=10,
-        in_channels=1,
-        input_size=(28, 28),
-        classes=[str(number) for number in range(10)],
-        preprocess=Preprocess((28, 28), channels=1).to_json(),
-        output="softmax",
-        temperature=1.0,
-        weights={"file": "weights/best.safetensors", "sha256": "0" * 64, "epoch": 0},
-    )
+    card = untrained_card(net, "lenet5", {"activation": "relu", "pool": "max"}, Preprocess((28, 28), channels=1))
     (folder / "model.onnx").write_bytes(build_graph(net, card, "an untrained net").SerializeToString())
     keys = [f"{layer}.{kind}" for layer in PLAIN_LAYERS for kind in ("weight", "bias")]
     torch.save(dict(zip(keys, net.state_dict().values(), strict=True)), folder / "plain.pt")

@@ -1,14 +1,14 @@
-"""What the benchmarks share: learners on random pictures, timed epochs, and how figures are written."""
+"""What the benchmarks of nets share: learners on random pictures, timed epochs, a card for a net without a run."""
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from pictures import random_pictures
 from torch import nn
 
 from striate.data.batches import Batches
@@ -16,6 +16,7 @@ from striate.data.preprocess import Preprocess
 from striate.device import Plan
 from striate.errors import UsageError
 from striate.models.registry import create_model, native_shape
+from striate.runs.model_file import ModelCard
 from striate.training.loop import Learner, Progress, train_epoch
 from striate.training.losses import make_loss
 from striate.training.optim import make_optimizer
@@ -23,13 +24,6 @@ from striate.training.schedule import rate
 
 CPU = torch.device("cpu")
 SMALL_SIDES = (32, 64, 96, 128, 224)
-
-
-def random_pictures(count: int, side: int, channels: int, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Return uint8 (N, H, W, C) and int64 labels (N,)."""
-    random = np.random.default_rng(0)
-    pictures = random.integers(0, 256, (count, side, side, channels), dtype=np.uint8)
-    return pictures, random.integers(0, classes, count)
 
 
 def plain_preprocess(side: int, channels: int) -> Preprocess:
@@ -47,6 +41,23 @@ def small_input(name: str) -> tuple[int, int]:
             continue
         return channels, small
     return channels, side
+
+
+def untrained_card(net: nn.Module, name: str, options: dict[str, Any], preprocess: Preprocess) -> ModelCard:
+    """Return what an export wants to know of a net of the registry with ten classes that belongs to no run."""
+    return ModelCard(
+        name=name,
+        class_name=type(net).__name__,
+        options=options,
+        num_classes=10,
+        in_channels=preprocess.channels,
+        input_size=preprocess.size,
+        classes=[str(number) for number in range(10)],
+        preprocess=preprocess.to_json(),
+        output="softmax",
+        temperature=1.0,
+        weights={"file": "weights/best.safetensors", "sha256": "0" * 64, "epoch": 0},
+    )
 
 
 def make_learner(
@@ -83,9 +94,3 @@ def epoch_seconds(learner: Learner) -> float:
     for _ in train_epoch(learner, Progress()):
         pass
     return time.perf_counter() - began
-
-
-def spread(values: Sequence[float], form: str = "{:,.0f}") -> str:
-    """Return median (minimum to maximum)."""
-    low, middle, high = (form.format(f(values)) for f in (min, statistics.median, max))
-    return f"{middle} ({low} to {high})"

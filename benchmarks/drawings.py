@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from figures import numbers
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 from sklearn.metrics import roc_auc_score
@@ -127,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", required=True)
     parser.add_argument("--pictures", type=int, default=2_000)
-    parser.add_argument("--sides", type=lambda text: [int(part) for part in text.split(",")], default=[28, 112, 280])
+    parser.add_argument("--sides", type=numbers, default=[28, 112, 280])
     parser.add_argument("--only", default=",".join(STYLES))
     parser.add_argument("--unlike", action="store_true")
     parser.add_argument("--reject", type=lambda text: [float(part) for part in text.split(",")])

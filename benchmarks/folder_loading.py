@@ -24,7 +24,6 @@ import io
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import spread
 
 BATCH = 64
 SIDES = ("torchvision, 0 workers", "torchvision, 2 workers", "striate, first run", "striate, later run")
@@ -171,12 +171,6 @@ def measure(side: str, folder: Path, size: int, cache: Path) -> dict[str, Any]:
         raise SystemExit(f"{side} failed")
     print(f"  {side}: {out.strip()} s, {peak:,.0f} MB", file=sys.stderr)
     return {"seconds": json.loads(out.splitlines()[-1]), "memory": peak}
-
-
-def spread(values: list[float], form: str) -> str:
-    """Return median (minimum to maximum)."""
-    low, middle, high = (form.format(f(values)) for f in (min, statistics.median, max))
-    return f"{middle} ({low} to {high})" if len(values) > 1 else middle
 
 
 def compare(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:

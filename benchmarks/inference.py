@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import plain_preprocess, random_pictures, spread
+from common import plain_preprocess, untrained_card
+from figures import numbers, spread
+from pictures import random_pictures
 
 from striate.device import available_threads
 from striate.exporting.onnx import build_graph
@@ -27,7 +29,6 @@ from striate.models import create_model, list_models
 from striate.predictor.onnx_backend import INPUT, LOGITS, OnnxBackend
 from striate.predictor.probabilities import probabilities
 from striate.predictor.torch_backend import TorchBackend
-from striate.runs.model_file import ModelCard
 
 NETS = {"lenet5": (1, 28), "airnet": (3, 32), "resnet18": (3, 224)}
 CLASSES = 10
@@ -52,19 +53,7 @@ def sides_of(name: str, channels: int, side: int, threads: int) -> dict[str, Sid
     torch.manual_seed(0)
     net = create_model(name, CLASSES, channels, side).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     preprocess = plain_preprocess(side, channels)
-    card = ModelCard(
-        name=name,
-        class_name=type(net).__name__,
-        options={},
-        num_classes=CLASSES,
-        in_channels=channels,
-        input_size=(side, side),
-        classes=[str(number) for number in range(CLASSES)],
-        preprocess=preprocess.to_json(),
-        output="softmax",
-        temperature=1.0,
-        weights={"file": "none", "sha256": "0" * 64, "epoch": 0},
-    )
+    card = untrained_card(net, name, {}, preprocess)
     eager = TorchBackend(net, preprocess, threads=threads, fold=True)
     content = build_graph(net, card, "a benchmark").SerializeToString()
     graph = OnnxBackend(content, name, threads)
@@ -100,7 +89,7 @@ def main() -> None:
     parser: Any = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default=",".join(NETS))
-    parser.add_argument("--batches", type=lambda text: [int(part) for part in text.split(",")], default=[1, 128])
+    parser.add_argument("--batches", type=numbers, default=[1, 128])
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
     arguments = parser.parse_args()
     threads = arguments.threads or available_threads()

@@ -13,7 +13,8 @@ import argparse
 import statistics
 
 import torch
-from common import CPU, epoch_seconds, make_learner, small_input, spread
+from common import CPU, epoch_seconds, make_learner, small_input
+from figures import spread
 from torch import nn
 
 from striate.device import Plan, available_threads, make_plan, processor_flags

@@ -32,7 +32,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from common import spread
+from figures import numbers, spread
 from PIL import Image
 
 import striate
@@ -177,9 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("--data", default="digits")
-    parser.add_argument(
-        "--clients", type=lambda text: [int(part) for part in text.split(",")], default=[1, 8, 64, 1000]
-    )
+    parser.add_argument("--clients", type=numbers, default=[1, 8, 64, 1000])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from common import CPU, epoch_seconds, make_learner, spread
+from common import CPU, epoch_seconds, make_learner
+from figures import spread
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -16,7 +16,6 @@ import argparse
 import gzip
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from figures import figure_of, spread
 
 
 @dataclass(frozen=True)
@@ -45,112 +46,36 @@ CASES = {
 }
 
 
-def article_parts(name: str) -> tuple[Any, Any, int, Callable[[Any, Any], Any], Any]:
-    """Return net, data set, batch size, loss and optimizer as the article has them."""
-    import torch
-    from torch import nn
-    from torchvision import datasets, transforms
+def article_data(name: str, article: Any) -> Any:
+    """Return the train pictures as the article reads them; CIFAR-10 from memory, torchvision reads only pickles."""
+    from peers.torch_pictures import Pictures
+    from torchvision import datasets
 
-    root = os.environ["UNPACKED"]
-    to_tensor = transforms.ToTensor()
-    half = transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    if name in ("mlp", "strided-cnn"):
-        if name == "mlp":
-            net = nn.Sequential(nn.Flatten(), nn.Linear(784, 200), nn.LeakyReLU(0.02), nn.Linear(200, 10), nn.Sigmoid())
-        else:
-            net = nn.Sequential(
-                nn.Conv2d(1, 10, 5, stride=2), nn.LeakyReLU(0.02), nn.BatchNorm2d(10),
-                nn.Conv2d(10, 10, 3, stride=2), nn.LeakyReLU(0.02), nn.BatchNorm2d(10),
-                nn.Flatten(), nn.Linear(250, 10), nn.Sigmoid(),
-            )  # fmt: skip
-        binary = nn.BCELoss()
+    if article.data != "cifar10":
+        kind = datasets.MNIST if article.data == "mnist" else datasets.FashionMNIST
+        return kind(os.environ["UNPACKED"], train=True, transform=article.transform)
+    import striate
 
-        def one_hot_loss(outputs: Any, labels: Any) -> Any:
-            targets = torch.zeros(len(labels), 10)
-            targets[range(len(labels)), labels] = 1.0
-            return binary(outputs, targets)
-
-        data = datasets.MNIST(root, train=True, transform=to_tensor)
-        return net, data, 1, one_hot_loss, torch.optim.Adam(net.parameters(), lr=0.001)
-    if name == "lenet5":
-        net = nn.Sequential(
-            nn.Conv2d(1, 6, 5, padding=2), nn.Sigmoid(), nn.AvgPool2d(2, 2),
-            nn.Conv2d(6, 16, 5), nn.Sigmoid(), nn.AvgPool2d(2, 2), nn.Flatten(),
-            nn.Linear(400, 120), nn.Sigmoid(), nn.Linear(120, 84), nn.Sigmoid(), nn.Linear(84, 10),
-        )  # fmt: skip
-        data = datasets.FashionMNIST(root, train=True, transform=to_tensor)
-        return net, data, 256, nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=0.9)
-    if name == "simple-cnn":
-        net = nn.Sequential(
-            nn.Conv2d(3, 18, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, 2), nn.Flatten(),
-            nn.Linear(4608, 64), nn.ReLU(), nn.Linear(64, 10),
-        )  # fmt: skip
-        data = Cifar(transforms.Compose([to_tensor, half]), 20_000)
-        return net, data, 32, nn.CrossEntropyLoss(), torch.optim.Adam(net.parameters(), lr=0.001)
-    if name == "alexnet":
-        net = nn.Sequential(
-            nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2),
-            nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2),
-            nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2),
-            nn.AdaptiveAvgPool2d((6, 6)), nn.Flatten(),
-            nn.Dropout(), nn.Linear(9216, 4096), nn.ReLU(inplace=True),
-            nn.Dropout(), nn.Linear(4096, 1024), nn.ReLU(inplace=True), nn.Linear(1024, 10),
-        )  # fmt: skip
-        data = Cifar(transforms.Compose([transforms.Resize((96, 96)), to_tensor, half]), 2_000)
-        optimizer = torch.optim.Adam(net.parameters(), lr=0.001, weight_decay=0.0001)
-        return net, data, 500, nn.CrossEntropyLoss(), optimizer
-    net = nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(1568, 10),
-    )  # fmt: skip
-    data = datasets.MNIST(root, train=True, transform=to_tensor)
-    return net, data, 64, nn.CrossEntropyLoss(), torch.optim.Adam(net.parameters(), lr=0.01)
-
-
-class Cifar:
-    """CIFAR-10 in memory, one PIL picture at a time: what torchvision's class does, which reads only the pickles."""
-
-    def __init__(self, transform: Callable[[Any], Any], pictures: int) -> None:
-        from striate.data.builtin import load_named
-
-        train = load_named("cifar10", download=False).train
-        self.images, self.labels = train.images[:pictures], train.labels[:pictures].tolist()
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        from PIL import Image
-
-        return self.transform(Image.fromarray(self.images[index])), self.labels[index]
+    train = striate.load_named("cifar10").train
+    count = max(CASES[name].pictures, CASES[name].warm_up)
+    return Pictures(train.images[:count], train.labels[:count], article.transform)
 
 
 def run_article(name: str) -> float:
     """Train as the article does; return pictures per second."""
     import torch
+    from articles import make_article, train_steps
     from torch.utils.data import DataLoader
 
     case = CASES[name]
     torch.manual_seed(0)
-    net, data, batch_size, loss_function, optimizer = article_parts(name)
-    loader = DataLoader(data, batch_size=batch_size, shuffle=True)
+    article = make_article(name)
+    loader = DataLoader(article_data(name, article), batch_size=article.batch_size, shuffle=True)
 
     def train(pictures: int) -> int:
-        net.train()
-        seen, total, correct = 0, 0.0, 0
-        for images, labels in loader:
-            outputs = net(images)
-            loss = loss_function(outputs, labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
-            correct += int((outputs.argmax(1) == labels).sum())
-            seen += len(labels)
+        seen = 0
+        for count in train_steps(article, loader):
+            seen += count
             if seen >= pictures:
                 break
         return seen
@@ -211,11 +136,7 @@ def unpack(target: Path) -> None:
 def measure(name: str, side: str, unpacked: str) -> float:
     """Run one side in a process of its own."""
     command = [sys.executable, __file__, "--child", side, "--only", name]
-    environment = {**os.environ, "UNPACKED": unpacked}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode:
-        raise SystemExit(f"{name} ({side}) failed:\n{done.stderr}")
-    return float(json.loads(done.stdout.splitlines()[-1]))
+    return figure_of(f"{name} ({side})", command, {**os.environ, "UNPACKED": unpacked})
 
 
 SIDES: dict[str, Callable[[str], float]] = {
@@ -237,8 +158,6 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(SIDES[arguments.child](arguments.only)))
         return
-    from common import spread
-
     results = {}
     temporary = tempfile.TemporaryDirectory()
     unpack(Path(temporary.name))

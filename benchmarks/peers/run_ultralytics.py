@@ -1,0 +1,82 @@
+"""Ultralytics' `yolo classify train`, as its pages of the data sets say.
+
+https://docs.ultralytics.com/datasets/classify/mnist/ (fashion-mnist/ and cifar10/ alike):
+`yolo classify train data=mnist model=yolo26n-cls.pt epochs=100 imgsz=28` (imgsz=32 for CIFAR-10), all else by default.
+The pages advise weights pretrained on ImageNet, which are downloaded; here the same net starts from scratch
+(`yolo26n-cls.yaml`), so that no side has seen other pictures. Its loader reads class folders of PNG files, as its own
+copies of the data sets are; writing them is not counted. It is judged by the averaged weights, which it would save.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+# Its settings file would go to the user's folder, and plots would ask for a font to be downloaded.
+os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.mkdtemp())
+os.environ.setdefault("YOLO_OFFLINE", "true")
+
+import numpy as np
+import torch
+import ultralytics
+from protocol import Race
+from ultralytics import YOLO
+
+NET = "yolo26n-cls.yaml"
+
+
+class Over(Exception):
+    """Training has to stop."""
+
+
+def main() -> None:
+    race = Race.of_command_line()
+    folder = race.picture_folder()
+    loader: Any = None
+    trainers: list[Any] = []
+
+    def predict() -> np.ndarray:
+        nonlocal loader
+        trainer = trainers[0]
+        if loader is None:
+            loader = trainer.get_dataloader(str(folder / "test"), batch_size=100, rank=-1, mode="val")
+        net = trainer.ema.ema.eval()
+        found = np.empty(len(race.test_labels), dtype=np.int64)
+        names = [Path(sample[0]).stem for sample in loader.dataset.samples]
+        at = 0
+        with torch.inference_mode():
+            for batch in loader:
+                answers = net(batch["img"].float())
+                answers = answers[0] if isinstance(answers, tuple) else answers
+                for row in answers.argmax(1).tolist():
+                    found[int(names[at])] = row
+                    at += 1
+        return found
+
+    def starts(trainer: Any) -> None:
+        trainers.append(trainer)
+        race.start()
+
+    def ends_batch(trainer: Any) -> None:
+        if race.step(len(trainer.batch["cls"])):
+            raise Over
+
+    def ends_epoch(trainer: Any) -> None:
+        if race.judge(predict):
+            raise Over
+
+    model = YOLO(NET)
+    model.add_callback("on_train_start", starts)
+    model.add_callback("on_train_batch_end", ends_batch)
+    model.add_callback("on_train_epoch_end", ends_epoch)
+    size = 32 if race.data == "cifar10" else 28
+    with contextlib.suppress(Over):
+        model.train(data=str(folder), epochs=100, imgsz=size, seed=race.seed, device="cpu", val=False, plots=False)
+    race.finish(predict, ultralytics=ultralytics.__version__, torch=torch.__version__)
+
+
+if __name__ == "__main__":
+    main()
