@@ -19,7 +19,6 @@ is the most that the process and its workers held together, looked at four times
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import json
 import os
@@ -32,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import spread
+from figures import memory_of, spread
 
 BATCH = 64
 SIDES = ("torchvision, 0 workers", "torchvision, 2 workers", "striate, first run", "striate, later run")
@@ -145,17 +144,6 @@ def child(side: str, folder: Path, size: int, cache: Path) -> list[float]:
     return run_torchvision(folder, size, int(rest[0]))
 
 
-def memory_of(process: int) -> float:
-    """Return the megabytes that a process and its children hold now; pages that they share count once."""
-    with contextlib.suppress(OSError):  # one of them has just ended
-        proc = Path("/proc") / str(process)
-        children = (proc / "task" / str(process) / "children").read_text().split()
-        lines = (proc / "smaps_rollup").read_text().splitlines()
-        own = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:"))
-        return own + sum(memory_of(int(number)) for number in children)
-    return 0.0
-
-
 def measure(side: str, folder: Path, size: int, cache: Path) -> dict[str, Any]:
     """Run one side in a process of its own: seconds an epoch, and the most megabytes seen."""
     if side == "striate, first run":
@@ -164,7 +152,7 @@ def measure(side: str, folder: Path, size: int, cache: Path) -> dict[str, Any]:
     process = subprocess.Popen([*command, "--cache", str(cache)], stdout=subprocess.PIPE, text=True)
     peak = 0.0
     while process.poll() is None:
-        peak = max(peak, memory_of(process.pid))
+        peak = max(peak, memory_of(process.pid, "Pss"))
         time.sleep(0.25)
     out = process.stdout.read() if process.stdout else ""
     if process.returncode:

@@ -32,7 +32,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from figures import numbers, spread
+from figures import memory_of, numbers, spread
 from PIL import Image
 
 import striate
@@ -80,19 +80,6 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
-
-
-def memory_of(pid: int) -> float:
-    """Return the megabytes of a process and of all that descend from it; 0 where there is no /proc."""
-    total = 0.0
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-        total = int(status.partition("VmRSS:")[2].split()[0]) / 1024
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            total += sum(memory_of(int(child)) for child in (task / "children").read_text().split())
-    except (OSError, IndexError):
-        pass
-    return total
 
 
 class Server:
