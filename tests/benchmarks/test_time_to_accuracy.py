@@ -16,6 +16,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 # What the peer does is its seed; each epoch is two steps on four pictures, and the answers get better with the epochs.
 PEER = """
 import sys, time
+import numpy as np
 sys.path.insert(0, {peers!r})
 from protocol import Race
 
@@ -28,7 +29,9 @@ epochs = 0
 def predict():
     time.sleep(0.05)
     right = epochs * len(race.test_labels) // 4
-    return (race.test_labels + [0] * right + [1] * (len(race.test_labels) - right))[: 1 if race.seed == wrong else None]
+    found = race.test_labels + (np.arange(len(race.test_labels)) >= right)
+    return found[:1] if race.seed == wrong else found
+
 over = False
 while epochs < (2 if race.seed == ends else 1000) and not over:
     for _ in range(2):
