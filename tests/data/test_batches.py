@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
+import weakref
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.data import augment, batches
+from striate.data import ahead, augment, batches
 from striate.data.batches import Batches, versions
+from striate.data.order import Blocks
 from striate.data.preprocess import Preprocess
 from striate.errors import UsageError
 
@@ -238,3 +243,97 @@ def test_the_very_numbers_of_a_batch() -> None:
         hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
         == "1fe293e4df4e3d512d3a9409fead0003adb08e37c4bfedb83e1b076f82c60d0b"
     )
+
+
+# --- pictures on disk: in blocks that are read ahead ---------------------------------------------------------------
+
+BLOCKS = Blocks(4, 6)
+
+
+@pytest.mark.parametrize("text", ["none", "flip,shift:1", "mixup:0.5", "cutmix:1"])
+@pytest.mark.parametrize("batch_size", [1, 8, 200])
+def test_blocks_are_read_in_their_order_whatever_becomes_of_them(text: str, batch_size: int) -> None:
+    """The batches are those of a whole shuffle that happens to have this order."""
+    source, whole = (make(batch_size, text=text, blocks=blocks) for blocks in (BLOCKS, None))
+    order, _ = source._arranged(1)
+    whole._arranged = lambda epoch: (order, torch.tensor([len(order)]))  # type: ignore[method-assign]
+    assert_same(pairs(source, 1), pairs(whole, 1))
+    assert sorted(order.tolist()) == USED.tolist()
+
+
+@pytest.mark.parametrize("text", ["none", "mixup:0.5"])
+def test_blocks_from_any_step_and_in_shares(text: str) -> None:
+    source = make(8, text=text, blocks=BLOCKS)
+    whole = pairs(source, 3)
+    for first in (1, 5, len(source) - 1, len(source)):
+        assert_same(pairs(source, 3, first), whole[first:])
+    shares = [pairs(make(8, text=text, blocks=BLOCKS, share=(rank, 3)), 3) for rank in range(3)]
+    joined = [
+        (torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts]))
+        for parts in zip(*shares, strict=True)
+    ]
+    assert_same(joined, whole)
+
+
+def test_balanced_blocks_show_every_class_as_often_all_the_time() -> None:
+    labels = np.repeat(np.arange(3), (600, 60, 30)).astype(np.int64)  # sorted, as a folder is
+    images = np.zeros((690, 2, 2, 3), np.uint8)
+    source = Batches(
+        images, labels, np.arange(690), replace(PREPROCESS, size=(2, 2)), batch_size=46, seed=0, device=CPU,
+        balanced=True, blocks=Blocks(5, 40),
+    )  # fmt: skip
+    seen = torch.stack([labels.bincount(minlength=3) for _, labels in source.epoch(0)])
+    assert seen.sum(0).tolist() == [230, 230, 230]
+    assert seen.min() > 0 and seen.max() < 35  # of 46, by chance 15 ± 3
+
+
+def test_the_reading_thread_ends_with_the_epoch_and_when_it_is_left() -> None:
+    def reading() -> int:
+        return sum(thread.name == "striate-read" for thread in threading.enumerate())
+
+    source = make(4, blocks=BLOCKS)
+    for batches_wanted in (1, 3, 1000):
+        found = source.epoch(0)
+        for _ in range(batches_wanted):
+            if next(found, None) is None:
+                break
+            assert reading() <= 1
+        found.close()
+        assert reading() == 0
+
+
+def test_what_goes_wrong_while_reading_is_raised_by_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(images: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(ahead, "will_need", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        pairs(make(4, blocks=BLOCKS))
+
+
+def test_no_more_than_the_held_blocks_are_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two lots of half of them each: one is drawn from while the next is read, and no third one is begun."""
+    alive: list[weakref.ref[np.ndarray]] = []
+    read = ahead.Ahead._read
+
+    def counted(self: ahead.Ahead, numbers: np.ndarray) -> np.ndarray:
+        assert len(numbers) <= 3 * 4
+        assert sum(ref() is not None for ref in alive) <= 1
+        out = read(self, numbers)
+        alive.append(weakref.ref(out))
+        return out
+
+    monkeypatch.setattr(ahead.Ahead, "_read", counted)
+    for _ in make(8, blocks=BLOCKS).epoch(0):
+        time.sleep(0.01)  # time enough to read too far
+    assert len(alive) == 8  # of 23 blocks, three at a time
+
+
+def test_a_read_only_map_is_read_whole_and_in_blocks(tmp_path: Any) -> None:
+    np.save(tmp_path / "a.npy", IMAGES)
+    mapped = np.lib.format.open_memmap(tmp_path / "a.npy", mode="r")
+    for blocks in (None, BLOCKS):
+        assert_same(pairs(make(8, images=mapped, blocks=blocks)), pairs(make(8, blocks=blocks)))
+        assert_same(
+            list(make(8, images=mapped, blocks=blocks).sample(0, 30)), list(make(8, blocks=blocks).sample(0, 30))
+        )

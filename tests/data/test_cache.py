@@ -24,7 +24,8 @@ from PIL import Image
 
 from striate.data import cache as module
 from striate.data import loading, packs
-from striate.data.cache import Cache, address, claim
+from striate.data.cache import Cache, address
+from striate.data.disk import claim
 from striate.data.loading import Loaded, load_pictures
 from striate.data.packs import HEAD, read_pack
 from striate.data.preprocess import Preprocess

@@ -22,14 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from striate.data import loading
+from striate.data import disk
 from striate.data.arrays import ArrayPlace
 from striate.data.decode import decode, decode_fitted
+from striate.data.disk import memory_allowance
 from striate.data.loading import (
     Header,
     in_threads,
     load_pictures,
-    memory_allowance,
     read_header,
     read_headers,
 )
@@ -279,7 +279,7 @@ def test_no_room_on_disk_is_told_before_anything_is_read(cache: Path, monkeypatc
     def full(stream: Any, size: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(loading, "_reserve", full)
+    monkeypatch.setattr(disk, "_reserve", full)
     with pytest.raises(DataError, match="No space left on device") as caught:
         load_pictures(held([picture(0)]), SMALL, allowance=0)
     assert "--size" in caught.value.fix
@@ -288,7 +288,7 @@ def test_no_room_on_disk_is_told_before_anything_is_read(cache: Path, monkeypatc
 def test_the_room_on_disk_is_really_there(tmp_path: Path) -> None:
     for size in (1, 5_000_000):
         with open(tmp_path / "file", "w+b") as stream:
-            loading._reserve(stream, size)
+            disk._reserve(stream, size)
             status = os.fstat(stream.fileno())
             assert status.st_size == size and getattr(status, "st_blocks", size) * 512 >= size
 

@@ -13,7 +13,7 @@ from striate.cli.flags import argument, given_values, make_command, settings_fla
 from striate.cli.output import cell_width, hint, printable, say, say_json
 from striate.errors import UsageError
 from striate.settings.base import build
-from striate.settings.values import from_text
+from striate.settings.values import from_text, parse_bytes
 from striate.settings.verbs import CheckSettings
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def _check(target: str, **flags: Any) -> None:
             "check looks at a folder, table, archive, parquet or .npz file; a named data set was checked by its digest",
             f"write ./{target} for a folder of that name",
         )
-    with open_source(target, follow_links=settings.follow_links, report=hint) as source, Progress() as progress:
+    allowance = None if settings.memory is None else parse_bytes(settings.memory)
+    opened = open_source(target, follow_links=settings.follow_links, allowance=allowance, report=hint)
+    with opened as source, Progress() as progress:
         source, notes = _with_fixes(source, settings.fixes)
         checkup = check_up(
             source,
@@ -49,6 +51,7 @@ def _check(target: str, **flags: Any) -> None:
             max_pixels=settings.max_pixels,
             threads=settings.threads,
             cache=Cache(report=hint) if settings.cache else None,
+            allowance=allowance,
             report=hint,
             header_progress=progress.stage("reading headers"),
             decode_progress=progress.stage("decoding"),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from striate.data.dataset import Dataset, Images
+from striate.data.disk import PIECE_BYTES, is_on_disk, let_go, memory_allowance, room_for
 from striate.data.opening import open_regular, printable, reason
 from striate.data.records import Record, class_name, storable
 from striate.errors import DataError
@@ -68,14 +69,16 @@ class ArrayPlace:
         return io.BytesIO(self.read())
 
 
-def read_npz(path: Path) -> tuple[list[Record], list[str]]:
+def read_npz(path: Path, allowance: int | None = None) -> tuple[list[Record], list[str]]:
     """Read an .npz file: its records, in the arrays' order, and notes.
+
+    `allowance`: bytes that its arrays may take in memory; None for `memory_allowance()`. What is more lies on disk.
 
     Arrays are called x_train, y_train, x_val, y_val, x_test, y_test (as Keras does), train_images, train_labels … (as
     MedMNIST does), or images, labels. Pictures and labels as `Dataset.from_arrays` takes them; labels may also be
     names; `classes` may name the classes by number. Raises DataError, naming the array, for anything else.
     """
-    arrays = _load(path)
+    arrays = _load(path, memory_allowance() if allowance is None else allowance)
     label = printable(path.name)
     pairs = [(x, y, split) for x, y, split in _PAIRS if x in arrays and y in arrays]
     if not pairs:
@@ -123,7 +126,7 @@ def _texts(array: NDArray[Any], where: str) -> list[str]:
     return [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in array.ravel().tolist()]
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
+def _load(path: Path, allowance: int) -> dict[str, NDArray[Any]]:
     """Read all arrays whose names are known. Raises DataError for a damaged file, and for objects."""
     label = printable(str(path))
     wanted = {name for pair in _PAIRS for name in pair[:2]} | set(_NAMES)
@@ -136,15 +139,16 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
                 if name not in wanted:
                     continue
                 with archive.open(info) as member:
-                    arrays[name] = _read_array(member, f"{label}, {name}", left)
+                    arrays[name] = _read_array(member, f"{label}, {name}", info.file_size, left, allowance)
                 left -= arrays[name].nbytes
+                allowance -= 0 if is_on_disk(arrays[name]) else arrays[name].nbytes
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError) as error:
         raise DataError(f"{label} cannot be read as .npz", reason(error), "write it again with numpy.savez") from error
     return arrays
 
 
-def _read_array(stream: Any, where: str, left: int) -> NDArray[Any]:
-    """Read one .npy file. Its header is checked before any memory is asked for."""
+def _read_array(stream: Any, where: str, holds: int, left: int, allowance: int) -> NDArray[Any]:
+    """Read one .npy file of `holds` bytes, to disk above the allowance; first its header is checked."""
     version = np.lib.format.read_magic(stream)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(stream)
@@ -157,8 +161,17 @@ def _read_array(stream: Any, where: str, left: int) -> NDArray[Any]:
     size = math.prod(shape) * dtype.itemsize
     if size > left:
         raise DataError(f"{where} has {size:,} bytes", f"one file may hold {MOST_BYTES:,}", "divide it, or use uint8")
-    content = stream.read(size + 1)
-    if len(content) != size or not shape:
-        raise DataError(f"{where} holds {len(content):,} bytes", f"its header announces {size:,}", "write it again")
+    announced = DataError(
+        f"{where} is cut short, or too long", f"its header announces {size:,} bytes", "write it again"
+    )
+    if size > holds or not shape:
+        raise announced
+    content = room_for((size,), allowance, what=where) if size else np.empty(0, np.uint8)
+    found = 0
+    while found < size and (count := stream.readinto(content[found : found + PIECE_BYTES].data)):
+        let_go(content[found : found + count])
+        found += count
+    if found != size or stream.read(1):
+        raise announced
     array = np.frombuffer(content, dtype=dtype)
     return array.reshape(shape[::-1]).transpose() if fortran else array.reshape(shape)

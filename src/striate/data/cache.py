@@ -26,6 +26,7 @@ import PIL
 from PIL import features
 
 from striate.data.decode import DECODER_VERSION
+from striate.data.disk import claim, default_folder
 from striate.data.lookup import silent
 from striate.data.modes import Pixels
 from striate.data.packs import FORMAT, HEAD, Row, as_json, make_index, read_pack, read_row, write_pack
@@ -58,13 +59,6 @@ def address(preprocess: Preprocess, max_pixels: int) -> dict[str, Any]:
     libraries = {name: features.version(name) for name in ("libjpeg_turbo", "jpg", "webp", "libtiff")}
     decoder = {"striate": DECODER_VERSION, "pillow": PIL.__version__, "machine": platform.machine(), **libraries}
     return {"format": FORMAT, "geometry": geometry, "max_pixels": max_pixels, "decoder": decoder}
-
-
-def default_folder() -> Path:
-    """Return the folder of decoded pictures in the user's cache, which may not exist yet."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("striate")) / "pictures"
 
 
 class Cache:
@@ -281,18 +275,6 @@ class Shelf:
         path = write_pack(self._folder, index, [pixels for _, _, pixels in rows])
         self._used.add(path)
         self._take(path)
-
-
-def claim(folder: Path) -> None:
-    """Make the cache's folder, for its owner alone. Raises OSError, and StriateError for one that others can write."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not hasattr(os, "geteuid"):  # Windows: folders below a user's own are the user's own
-        return
-    status = folder.stat()
-    if status.st_uid != os.geteuid():
-        raise StriateError(f"{folder} belongs to another user", "it belongs to another user", "choose another folder")
-    if status.st_mode & 0o022:
-        raise StriateError(f"others may write in {folder}", "others may write in it", f"chmod go-w {folder}")
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

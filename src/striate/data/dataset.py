@@ -1,4 +1,4 @@
-"""Pictures in memory: uint8 arrays with labels, class names and a fingerprint."""
+"""Pictures in memory or on disk: uint8 arrays with labels, class names and a fingerprint."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from striate.data.disk import pieces, room_like, take
 from striate.errors import DataError
 
 Images = NDArray[np.uint8]
@@ -74,7 +75,8 @@ class Dataset:
         """SHA-256 over shape, pictures, labels and class names, as hex."""
         digest = hashlib.sha256()
         digest.update(repr((self.images.shape, self.classes)).encode())
-        digest.update(np.ascontiguousarray(self.images).data)
+        for _, some in pieces(self.images):
+            digest.update(some.data)
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
@@ -85,7 +87,7 @@ class Dataset:
             None if values is None else tuple(values[i] for i in positions) for values in (self.sources, self.digests)
         )
         groups = None if self.groups is None else self.groups[indices]
-        images = np.ascontiguousarray(self.images[indices])
+        images = take(self.images, indices)
         return Dataset(self.name, images, self.labels[indices], self.classes, sources, digests, groups)
 
     def source(self, index: int) -> str:
@@ -109,7 +111,7 @@ class Dataset:
         numbers = _as_numbers(_as_array(labels, "labels", name), name)
         if classes is None:
             classes = _numbered_classes(numbers, name)
-        return cls(name, np.ascontiguousarray(pictures), numbers, tuple(str(c) for c in classes))
+        return cls(name, pictures, numbers, tuple(str(c) for c in classes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,26 +207,38 @@ def _as_channels_last(images: np.ndarray, name: str) -> np.ndarray:
 
 
 def _as_uint8(images: np.ndarray, name: str) -> Images:
-    if images.dtype == np.uint8:
+    """Return pictures as contiguous uint8: themselves, or a copy, on disk where they are."""
+    if images.dtype == np.uint8 and images.flags.c_contiguous:
         return images
-    if images.dtype == bool:
-        return images.astype(np.uint8) * np.uint8(255)
-    if not np.issubdtype(images.dtype, np.floating):
+    if images.dtype not in (np.uint8, bool) and not np.issubdtype(images.dtype, np.floating):
         raise DataError(
             f"{name}: pictures have type {images.dtype}",
             "expected uint8 0–255 or floats 0–1",
             "convert them: images.astype('uint8') if the values are 0–255",
         )
-    if images.size and not np.isfinite(images).all():
-        raise DataError(f"{name}: pictures hold NaN or infinite values", "expected floats 0–1", "clean the array")
-    low, high = (float(images.min()), float(images.max())) if images.size else (0.0, 0.0)
+    if np.issubdtype(images.dtype, np.floating):
+        _check_floats(images, name)
+    out = room_like(images, images.shape)
+    for start, some in pieces(images):
+        if some.dtype == bool:
+            some = some.astype(np.uint8) * np.uint8(255)
+        out[start : start + len(some)] = some if some.dtype == np.uint8 else np.rint(some * 255.0)
+    return out
+
+
+def _check_floats(images: np.ndarray, name: str) -> None:
+    low, high = 0.0, 0.0
+    for _, some in pieces(images):
+        if not np.isfinite(some).all():
+            raise DataError(f"{name}: pictures hold NaN or infinite values", "expected floats 0–1", "clean the array")
+        low, high = min(low, float(some.min(initial=0))), max(high, float(some.max(initial=0)))
     if low < 0.0 or high > 1.0:
+        low, high = (float(f) for f in (images.min(), images.max()))
         raise DataError(
             f"{name}: float pictures range from {low:g} to {high:g}",
             "float pictures must lie in 0–1; striate normalises them itself",
             "divide by 255 if they are 0–255, or undo the normalisation",
         )
-    return np.rint(images * 255.0).astype(np.uint8)
 
 
 def _as_numbers(labels: np.ndarray, name: str) -> Labels:

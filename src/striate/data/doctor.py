@@ -61,6 +61,7 @@ def check_up(
     max_pixels: int = MAX_PIXELS,
     threads: int | None = None,
     cache: Cache | None = None,
+    allowance: int | None = None,
     report: Callable[[str], None] = silent,
     header_progress: Progress = no_progress,
     decode_progress: Progress = no_progress,
@@ -78,6 +79,7 @@ def check_up(
         max_pixels=max_pixels,
         threads=threads,
         cache=cache,
+        allowance=allowance,
         report=report,
         progress=decode_progress,
     )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from striate.data.disk import PIECE_BYTES, let_go, pieces, room_like, take
+
 Pixels = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -62,7 +64,10 @@ def find_duplicates(images: Pixels, digests: Sequence[str], areas: Numbers | Non
     if areas is None:
         areas = np.tile([0, images.shape[1], 0, images.shape[2]], (len(images), 1))
     small = _small(images, areas)  # (n, h, w, C)
-    blank = small.std(axis=(1, 2)).max(axis=1, initial=0.0) < BLANK
+    blank = np.empty(len(small), dtype=bool)
+    for start in range(0, len(small), _CHUNK):
+        here = slice(start, start + _CHUNK)
+        blank[here] = small[here].std(axis=(1, 2)).max(axis=1, initial=0.0) < BLANK
     for index in np.flatnonzero(blank):  # fine patterns may have vanished in the small version
         top, bottom, left, right = areas[index]
         blank[index] = images[index, top:bottom, left:right].std(axis=(0, 1)).max() < BLANK
@@ -70,7 +75,7 @@ def find_duplicates(images: Pixels, digests: Sequence[str], areas: Numbers | Non
     lone = ~blank
     lone[same[:, 1]] = False
     candidates = np.flatnonzero(lone)
-    alike = candidates[_alike_pairs(small[candidates])]
+    alike = candidates[_alike_pairs(take(small, candidates))]
     return Duplicates(blank, same, alike)
 
 
@@ -108,13 +113,14 @@ def _same_pairs(images: Pixels, digests: Sequence[str], blank: NDArray[np.bool_]
     """Return (m, 2): each picture that is the same as an earlier one, behind the first such."""
     pairs = []
     by_content: dict[str | bytes, int] = {}
-    for index in np.flatnonzero(~blank).tolist():
-        pixels = hashlib.sha256(np.ascontiguousarray(images[index]).data).digest()
-        keys = [key for key in (digests[index], pixels) if key]
-        first = min([by_content.get(key, index) for key in keys])
-        by_content.update({key: min(first, by_content.get(key, first)) for key in keys})
-        if first != index:
-            pairs.append((first, index))
+    for start, some in pieces(images):
+        for index in (start + np.flatnonzero(~blank[start : start + len(some)])).tolist():
+            pixels = hashlib.sha256(np.ascontiguousarray(some[index - start]).data).digest()
+            keys = [key for key in (digests[index], pixels) if key]
+            first = min([by_content.get(key, index) for key in keys])
+            by_content.update({key: min(first, by_content.get(key, first)) for key in keys})
+            if first != index:
+                pairs.append((first, index))
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
@@ -124,7 +130,7 @@ def _alike_pairs(small: Pixels) -> Numbers:
         return np.empty((0, 2), dtype=np.int64)
     coarse, empty, detailed = _describe(small)
     kept = np.flatnonzero(detailed)
-    pairs = kept[_near_in_hash(small[kept])]
+    pairs = kept[_near_in_hash(small, kept)]
     found = [np.empty((0, 2), dtype=np.int64)]
     for chunk in _chunks(pairs, 64 * _CHUNK):  # a quick look first: pictures of a stroke or an outline have many pairs
         _, residual = _compare(coarse[chunk[:, 0]], coarse[chunk[:, 1]])
@@ -141,7 +147,8 @@ def _alike_pairs(small: Pixels) -> Numbers:
 
 def _describe(small: Pixels) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
     """Return still smaller pictures (n, 8, 8, C), and (n,) whether each is flat in parts and whether it has detail."""
-    coarse = np.empty((len(small), _COARSE, _COARSE, small.shape[3]), dtype=np.float32)
+    # Four bytes of it are one number: float32 (n, 8, 8, C), on disk where the pictures are.
+    coarse: Floats = room_like(small, (len(small), _COARSE, _COARSE, small.shape[3] * 4)).view(np.float32)
     empty, detailed = np.empty(len(small), dtype=bool), np.empty(len(small), dtype=bool)
     for start in range(0, len(small), _CHUNK):
         here = slice(start, start + _CHUNK)
@@ -159,17 +166,19 @@ def _detail(pictures: Floats) -> Floats:
     return pictures - _enlarged(coarse, pictures.shape[1], pictures.shape[2])
 
 
-def _near_in_hash(small: Pixels) -> Numbers:
-    """Return (k, 2): pairs of pictures (n, h, w, C) whose difference hashes of 128 bits differ in few.
+def _near_in_hash(small: Pixels, kept: Numbers) -> Numbers:
+    """Return (k, 2): pairs of the n `kept` of pictures (…, h, w, C) whose difference hashes of 128 bits differ in few.
 
     The hashes are sorted eight times, beginning with another sixteen bits each time, and compared with their neighbours
     in each order: two that differ in up to seven bits agree in one of the sixteens, and stand near each other there.
     """
-    gray = small.mean(axis=3, dtype=np.float32)[..., None]
-    across = np.diff(_resized(gray, 8, 9), axis=2) > _MARGIN  # (n, 8, 8, 1)
-    down = np.diff(_resized(gray, 9, 8), axis=1) > _MARGIN
-    count = len(small)
-    bits = np.stack([across, down], axis=1).reshape(count, 128)
+    count = len(kept)
+    bits = np.empty((count, 128), dtype=bool)
+    for start in range(0, count, _CHUNK):
+        gray = small[kept[start : start + _CHUNK]].mean(axis=3, dtype=np.float32)[..., None]
+        across = np.diff(_resized(gray, 8, 9), axis=2) > _MARGIN  # (n, 8, 8, 1)
+        down = np.diff(_resized(gray, 9, 8), axis=1) > _MARGIN
+        bits[start : start + _CHUNK] = np.stack([across, down], axis=1).reshape(-1, 128)
     words = np.packbits(bits, axis=1).view(">u8").astype(np.uint64)  # (n, 2)
     codes = [np.empty(0, dtype=np.int64)]
     for turn in range(0, 128, 16):
@@ -214,12 +223,14 @@ def _as_bright(ones: Floats, others: Floats) -> NDArray[np.bool_]:
 def _small(images: Pixels, areas: Numbers) -> Pixels:
     """Return the areas (n, 4) of pictures as uint8 (n, h, w, C) of at most 32 pixels a side."""
     height, width = (min(_SIDE, length) for length in images.shape[1:3])
-    out = np.empty((len(images), height, width, images.shape[3]), dtype=np.uint8)
+    out = room_like(images, (len(images), height, width, images.shape[3]))
     kinds, which = np.unique(areas, axis=0, return_inverse=True)
     for kind, (top, bottom, left, right) in enumerate(kinds):
         for chunk in _chunks(np.flatnonzero(which.reshape(-1) == kind), _CHUNK):
-            pictures = images[chunk, top:bottom, left:right].astype(np.float32)
-            out[chunk] = np.rint(_resized(pictures, height, width))
+            for rows in _chunks(chunk, max(1, PIECE_BYTES // max(1, images[:1].nbytes))):
+                pictures = images[rows, top:bottom, left:right].astype(np.float32)
+                out[rows] = np.rint(_resized(pictures, height, width))
+            let_go(images)
     return out
 
 

@@ -11,34 +11,32 @@ import contextlib
 import hashlib
 import math
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.data.cache import PACK_BYTES, Cache, Shelf, claim, default_folder
+from striate.data.cache import PACK_BYTES, Cache, Shelf
 from striate.data.decode import decode_fitted
+from striate.data.disk import let_go, memory_allowance, room_for
 from striate.data.lookup import silent
 from striate.data.modes import Pixels, header_channels
 from striate.data.opening import MAX_PIXELS, check_size, explained, open_picture, orientation, printable, scalable
 from striate.data.preprocess import Preprocess
 from striate.data.records import Place, Record
-from striate.errors import DataError, StriateError
+from striate.errors import DataError
 
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
 
 _TOGETHER = 8  # pictures that a thread takes at a time: few, so that Ctrl-C is answered soon
-_UNKNOWN_MEMORY = 8 << 30  # bytes that a machine is taken to have where it does not say
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Header:
     """What the first bytes of a picture tell; width and height are those of the picture turned upright."""
 
@@ -67,7 +65,7 @@ class Loaded:
     cached: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Outcome:
     digest: str
     notes: tuple[str, ...] = ()
@@ -138,7 +136,7 @@ def load_pictures(
     `progress` is called with (done, total). Raises DataError where there is room neither in memory nor on disk.
     """
     shape = (len(records), *preprocess.size, preprocess.channels)
-    images = _allocate(shape, memory_allowance() if allowance is None else allowance, report)
+    images = room_for(shape, memory_allowance() if allowance is None else allowance, report)
     shelf = cache.shelf(preprocess, max_pixels) if cache is not None else None
 
     def load(number: int) -> _Outcome:
@@ -159,10 +157,12 @@ def load_pictures(
                 fine = [i for i in numbers if outcomes[i].error is None and outcomes[i].origin != "array"]
                 told = [outcomes[i] for i in fine]
                 shelf.put([one.digest for one in told], [one.notes for one in told], [images[i] for i in fine])
+            let_go(images[start : numbers.stop])
     good = np.array([i for i, outcome in enumerate(outcomes) if outcome.error is None], dtype=np.int64)
     for row, number in enumerate(good):
         if row != number:
             images[row] = images[number]
+    let_go(images)
     return Loaded(
         images[: len(good)],
         good,
@@ -233,51 +233,6 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def memory_allowance() -> int:
-    """Return the bytes that a data set may take in memory: a quarter of the machine's, or of the container's."""
-    found = [_UNKNOWN_MEMORY]
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
-            found.append(int(Path(limit).read_text()))
-    return min(found) // 4
-
-
-def _allocate(shape: tuple[int, ...], allowance: int, report: Callable[[str], None]) -> Pixels:
-    """Return room for the pictures: in memory, or above the allowance in a nameless file."""
-    size = math.prod(shape)
-    told = f"{shape[0]:,} pictures of {shape[1]}×{shape[2]} take {size / 2**20:,.0f} MB"
-    if size <= allowance:
-        try:
-            return np.empty(shape, np.uint8)
-        except MemoryError as error:
-            raise DataError(f"{told}, which there is no memory for", "", "use a smaller --size") from error
-    folder = default_folder()
-    try:
-        with contextlib.suppress(OSError, StriateError):
-            claim(folder)
-        stream = tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None)  # noqa: SIM115
-        _reserve(stream, size)
-        images = np.memmap(stream, dtype=np.uint8, mode="r+", shape=shape)
-        stream.close()  # the map keeps the file alive, and it is gone with the map
-    except OSError as error:
-        cause = f"memory is allowed for {allowance / 2**20:,.0f} MB, and on disk: {error.strerror or error}"
-        raise DataError(told, cause, f"make room in {folder}, or use a smaller --size") from error
-    report(f"{told}: they lie on disk (memory is allowed for {allowance / 2**20:,.0f} MB)")
-    return images.view(np.ndarray)
-
-
-def _reserve(stream: Any, size: int) -> None:
-    """Make a file of this size whose blocks are there: to write into a hole of a full disk would kill the process."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(stream.fileno(), 0, size)
-        return
-    for start in range(0, size, 1 << 24):
-        stream.write(bytes(min(1 << 24, size - start)))
-    stream.flush()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from striate.data.cache import Cache
 from striate.data.dataset import Dataset, Parts
+from striate.data.disk import take
 from striate.data.doctor import Checkup, check_up
 from striate.data.fixes import apply_fixes, find_fixes, read_fixes
 from striate.data.hashes import Duplicates, join
@@ -41,6 +42,7 @@ def look(
     follow_links: bool = False,
     threads: int | None = None,
     cache: Cache | None = None,
+    allowance: int | None = None,
     report: Report = silent,
     stage: Stage = no_stage,
 ) -> Checkup:
@@ -50,9 +52,11 @@ def look(
     used where it is. `stage` gets the name of each pass and returns what is told its progress. The other options are
     those of `open_source` and `check_up`. Raises DataError where no picture can be read, and what open_source raises.
     """
-    with open_source(target, follow_links=follow_links, group=group, report=report) as source:
+    source = open_source(target, follow_links=follow_links, group=group, allowance=allowance, report=report)
+    with source:
         return check_up(
             with_fixes(source, fixes),
+            allowance=allowance,
             size=size,
             fit=None if fit == "auto" else fit,
             channels=channels,
@@ -96,8 +100,7 @@ def as_parts(checkup: Checkup, *, for_training: bool = True) -> Parts:
         indices = np.flatnonzero(splits == split)
         if len(indices) == 0:
             return None
-        # A copy of the pictures only where they are divided.
-        images = loaded.images if len(indices) == len(records) else loaded.images[indices]
+        images = take(loaded.images, indices)  # a copy only where those of several splits are mixed
         sources = tuple(records[index].source for index in indices)
         digests = tuple(loaded.digests[loaded.good[index]] for index in indices)
         return Dataset(name, images, labels[indices], classes, sources, digests, groups[indices])

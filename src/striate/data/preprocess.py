@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from striate.data.disk import in_pieces, let_go, room_for, spans
 from striate.data.style import DrawingStyle
 from striate.errors import DataError, UsageError, unknown_name
 
@@ -30,6 +31,7 @@ FITS = ("crop", "pad", "stretch")
 
 # Pillow hands rows over in pieces of 64 KiB and slows down fortyfold on rows much longer than that.
 _LONGEST_ROW = 8192
+_LET_GO = 256 << 20  # bytes of pictures on disk that are worked on at a time
 _FIELDS = ("size", "fit", "channels", "mean", "std", "drawing")
 
 
@@ -82,15 +84,17 @@ class Preprocess:
             return image
         return self._fit(image[None])[0]
 
-    def geometry_all(self, images: Pixels, threads: int | None = None) -> Pixels:
+    def geometry_all(self, images: Pixels, threads: int | None = None, allowance: int | None = None) -> Pixels:
         """Bring pictures uint8 (N, H, W, C) to the size and channels of the net: the bytes of `geometry` on each.
 
-        `threads`: how many work at once; None for one per processor core. Returns uint8 (N, height, width, channels).
+        `threads`: how many work at once; None for one per processor core. `allowance`: bytes that new pictures may take
+        in memory; more lie on disk. Returns uint8 (N, height, width, channels).
         """
         _check_pixels(images, 4, "(N, H, W, C)")
-        if images.shape[1:] == (*self.size, self.channels):
+        shape = (len(images), *self.size, self.channels)
+        if images.shape == shape:
             return images
-        out = np.empty((len(images), *self.size, self.channels), dtype=np.uint8)
+        out = np.empty(shape, dtype=np.uint8) if allowance is None else room_for(shape, allowance)
         widest = max(self.size[1], images.shape[2]) * images.shape[3]
         together = max(1, _LONGEST_ROW // widest)
 
@@ -98,8 +102,11 @@ class Preprocess:
             out[start : start + together] = self._fit(images[start : start + together])
 
         with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-            for _ in pool.map(work, range(0, len(images), together)):
-                pass
+            for start, end in spans(len(images), max(images[:1].nbytes, out[:1].nbytes), _LET_GO):
+                for _ in pool.map(work, range(start, end, together)):
+                    pass
+                let_go(images[start:end])
+                let_go(out[start:end])
         return out
 
     def told(self, image: Pixels) -> list[str]:
@@ -255,19 +262,25 @@ def over_white(images: Pixels) -> Pixels:
     return out
 
 
-def measure(images: Pixels) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def measure(images: Pixels, chosen: NDArray[np.int64] | None = None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel of pictures uint8 (N, H, W, C), in units of 0–255.
+
+    `chosen`: the indices of those that count; None for all.
 
     Exact: a histogram is counted, the sums are whole numbers, and only the last division and root are rounded. The
     deviation is that of the population (divided by n). It is at least 1.0, so that a constant channel can be divided
     by it. Raises DataError where there is no picture.
     """
     _check_pixels(images, 4, "(N, H, W, C)")
-    if len(images) == 0:
+    rows = np.arange(len(images)) if chosen is None else chosen
+    if len(rows) == 0:
         raise DataError("there is no picture to measure mean and std on", f"the shape is {images.shape}")
     values = range(256)
     means, deviations = [], []
-    for counts in _histogram(images):
+    counted = np.zeros((images.shape[3], 256), dtype=np.int64)
+    for some in in_pieces(images, rows):
+        counted += _histogram(some)
+    for counts in counted:
         histogram = [int(count) for count in counts]
         total = sum(histogram)
         first = sum(count * value for count, value in zip(histogram, values))

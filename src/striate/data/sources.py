@@ -56,13 +56,19 @@ def looks_like_pictures(target: str) -> bool:
 
 
 def open_source(
-    target: str | Path, *, follow_links: bool = False, group: str | None = None, report: Report = silent
+    target: str | Path,
+    *,
+    follow_links: bool = False,
+    group: str | None = None,
+    allowance: int | None = None,
+    report: Report = silent,
 ) -> Source:
     """Find all pictures of a folder, table, archive, parquet or .npz file, or hf://owner/name; decodes none.
 
     `follow_links`: also follow links, and rows of tables, that lead out of the folder. `group`: the column of a table,
     else a regular expression searched in each record's source, whose first parentheses (or all of it) are the group.
-    `report` gets a line for work that takes time. The caller closes the source.
+    `allowance`: bytes that the arrays of an .npz file may take in memory, above which they lie on disk; None for
+    `memory_allowance()`. `report` gets a line for work that takes time. The caller closes the source.
     Raises DataError where the target is nothing of these or holds no picture, UsageError, MissingExtra.
     """
     if is_address(str(target)):
@@ -76,7 +82,7 @@ def open_source(
         start = stream.read(262)
     name = path.name.lower()
     if name.endswith(".npz"):
-        pictures, notes = read_npz(path)
+        pictures, notes = read_npz(path, allowance)
         source = Source(_stem(path), path.parent, "npz", tuple(pictures), (), (), tuple(notes))
         return _finish(source, label, group)
     if start.startswith(b"PAR1"):

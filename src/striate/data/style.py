@@ -7,13 +7,15 @@ and how they were placed. `data/drawing.py` brings pictures of one's own to this
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from striate.data.disk import in_pieces
 from striate.errors import UsageError
 
 Pixels = NDArray[np.uint8]
@@ -31,6 +33,7 @@ _MOST_WANDERING = 0.06
 _LEAST_SIDE, _MOST_SIDE = 8, 256
 _LEAST_PICTURES = 20
 _MEASURED = 10_000
+_PIECE = 8 << 20  # bytes of pictures that are looked at together: 10,000 of MNIST's
 # Ink above this share of full ink counts for boxes.
 INK = 0.1
 # Strokes may be thinner and thicker by this share, boxes by a pixel, places by this part of one: unseen pictures go a
@@ -133,18 +136,19 @@ def measure_style(images: Pixels, chosen: NDArray[np.int64]) -> DrawingStyle | N
         return None
     if count > _MEASURED:  # at random: in MNIST every other picture is of other writers
         chosen = chosen[np.sort(np.random.default_rng(0).choice(count, _MEASURED, replace=False))]
-    some = images[chosen, ..., 0]
-    ground = 255 if float(np.median(some)) > 127 else 0
-    ink = as_ink(some, ground)
-    if float((ink < INK).mean()) < _LEAST_GROUND or float(np.median(_rim(ink))) > INK:
+    ground = 255 if _median(images, chosen) > 127 else 0
+    inks = partial(_inks, images, chosen, ground)
+    looked = [(_Measures.of(ink), _rim(ink), int((ink < INK).sum()), ink.max(axis=(1, 2))) for ink in inks()]
+    bare = sum(part[2] for part in looked) / (len(chosen) * height * width)
+    if bare < _LEAST_GROUND or float(np.median(np.concatenate([part[1] for part in looked]))) > INK:
         return None
-    found = _Measures.of(ink)
+    found = _Measures.joined([part[0] for part in looked])
     drawn = found.sides > 0
     if not drawn.any():
         return None
     box = round(float(np.median(found.sides)))
     spreads = {name: np.nanstd(getattr(found, name), axis=0).max() for name in CENTRINGS}
-    if min(spreads.values()) > _MOST_WANDERING * min(height, width) or _solid(ink, box) > _MOST_SOLID:
+    if min(spreads.values()) > _MOST_WANDERING * min(height, width) or _solid(inks(), box) > _MOST_SOLID:
         return None
     centring = min(CENTRINGS, key=lambda name: spreads[name])
     places = getattr(found, centring)
@@ -159,8 +163,23 @@ def measure_style(images: Pixels, chosen: NDArray[np.int64]) -> DrawingStyle | N
         strokes=tuple(round(float(part), 3) for part in np.quantile(strokes, (0, 0.05, 0.5, 0.95, 1))),  # type: ignore[arg-type]
         boxes=(int(sides.min()), int(sides.max())),
         offset=round(float(np.abs(places - centre).max()), 3),
-        peak=round(float(ink.max(axis=(1, 2))[drawn].min()), 3),
+        peak=round(float(np.concatenate([part[3] for part in looked])[drawn].min()), 3),
     )
+
+
+def _median(images: Pixels, chosen: NDArray[np.int64]) -> float:
+    """Return the median of all pixels of the `chosen` pictures."""
+    counts = np.zeros(256, dtype=np.int64)
+    for some in in_pieces(images, chosen, _PIECE):
+        counts += np.bincount(some.reshape(-1), minlength=256)
+    total, sums = int(counts.sum()), counts.cumsum()
+    middle = [int(np.searchsorted(sums, place, side="right")) for place in ((total - 1) // 2, total // 2)]
+    return sum(middle) / 2
+
+
+def _inks(images: Pixels, chosen: NDArray[np.int64], ground: int) -> Iterator[Floats]:
+    """Yield the ink (n, H, W) of the `chosen` pictures, some at a time: large ones would fill the memory."""
+    return (as_ink(some[..., 0], ground) for some in in_pieces(images, chosen, _PIECE))
 
 
 def as_ink(images: Pixels, ground: int) -> Floats:
@@ -205,6 +224,10 @@ class _Measures:
         middles = np.stack([(top + bottom - height) / 2, (left + right - width) / 2], axis=1).astype(np.float32)
         return cls(stroke_width(ink), np.maximum(bottom - top, right - left), mass, middles)
 
+    @classmethod
+    def joined(cls, parts: Sequence[_Measures]) -> _Measures:
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
+
 
 def _ends(marked: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return where each row of (N, L) has its first mark and the end of its last; 0 and 0 where it has none."""
@@ -218,12 +241,15 @@ def _rim(ink: Floats) -> Floats:
     return np.concatenate([ink[:, 0], ink[:, -1], ink[:, 1:-1, 0], ink[:, 1:-1, -1]], axis=1)
 
 
-def _solid(ink: Floats, box: int) -> float:
+def _solid(inks: Iterable[Floats], box: int) -> float:
     """Return the share of the ink that lies in squares of ink a quarter of the box wide (an opening)."""
-    marked = ink > 0.25
+    kept = all_of_it = 0
     side = round(box / 4) | 1
-    kept = _grown(~_grown(~marked, side, outside=True), side, outside=False)
-    return float(kept.sum() / max(1, marked.sum()))
+    for ink in inks:
+        marked = ink > 0.25
+        kept += int(_grown(~_grown(~marked, side, outside=True), side, outside=False).sum())
+        all_of_it += int(marked.sum())
+    return kept / max(1, all_of_it)
 
 
 def _grown(marked: NDArray[np.bool_], side: int, *, outside: bool) -> NDArray[np.bool_]:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.data.dataset import Images, Labels
+from striate.data.dataset import Labels
+from striate.data.disk import spans
 from striate.data.preprocess import Preprocess
+from striate.data.rows import Pictures
 from striate.evaluation.metrics import wilson
 from striate.files import write_json
 
@@ -30,8 +32,8 @@ def default_baseline_folder() -> Path:
 
 
 def baselines(
-    train: tuple[Images, Labels],
-    test: tuple[Images, Labels],
+    train: tuple[Pictures, Labels],
+    test: tuple[Pictures, Labels],
     key: Any,
     folder: Path | None = None,
     note: Callable[[str], None] = lambda line: None,
@@ -69,13 +71,13 @@ def _read(path: Path) -> dict[str, Any] | None:
     return value if good and value.get("format") == 1 else None
 
 
-def _compute(train: tuple[Images, Labels], test: tuple[Images, Labels]) -> dict[str, Any]:
+def _compute(train: tuple[Pictures, Labels], test: tuple[Pictures, Labels]) -> dict[str, Any]:
     from sklearn.linear_model import LogisticRegression
 
     commonest = int(np.bincount(train[1]).argmax())
     rows, asked = _spread(train[1], MOST_TRAINED), _spread(test[1], MOST_TESTED)
     side = min(MOST_SIDE, max(train[0].shape[1:3]))
-    pixels, labels = _flat(train[0][rows], side), train[1][rows]
+    pixels, labels = _flat(train[0], rows, side), train[1][rows]
     mean, scale = pixels.mean(0), max(float(pixels.std()), 1e-6)
     if len(np.unique(labels)) < 2:
         answers = np.full(len(asked), commonest)
@@ -84,7 +86,7 @@ def _compute(train: tuple[Images, Labels], test: tuple[Images, Labels]) -> dict[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it stopped before its optimum is meant
             model.fit((pixels - mean) / scale, labels)
-        answers = model.predict((_flat(test[0][asked], side) - mean) / scale)
+        answers = model.predict((_flat(test[0], asked, side) - mean) / scale)
     return {
         "commonest": _share(int((test[1] == commonest).sum()), len(test[1])),
         "logistic": _share(int((answers == test[1][asked]).sum()), len(asked)),
@@ -103,10 +105,12 @@ def _spread(labels: Labels, most: int) -> NDArray[np.int64]:
     return np.sort(by_class[np.linspace(0, len(labels) - 1, most).astype(np.int64)])
 
 
-def _flat(images: Images, side: int) -> NDArray[np.float32]:
-    if max(images.shape[1:3]) > side:
-        images = Preprocess((side, side), "stretch", images.shape[3]).geometry_all(images)
-    return images.reshape(len(images), -1).astype(np.float32)
+def _flat(images: Pictures, rows: NDArray[np.int64], side: int) -> NDArray[np.float32]:
+    """Return the pictures at `rows` as float32 (n, pixels), at no more than `side` pixels a side."""
+    _, height, width, channels = images.shape
+    small = Preprocess((side, side) if max(height, width) > side else (height, width), "stretch", channels)
+    found = [small.geometry_all(images[rows[start:end]]) for start, end in spans(len(rows), height * width * channels)]
+    return np.concatenate(found).reshape(len(rows), -1).astype(np.float32)
 
 
 def _share(right: int, count: int) -> dict[str, float]:

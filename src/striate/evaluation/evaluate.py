@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from striate.data.dataset import Dataset, Images
+from striate.data.dataset import Dataset
+from striate.data.rows import Pictures
 from striate.evaluation.metrics import evaluation_record, top_k, wilson
 from striate.files import write_text
 from striate.predictor.augmented import ask_with
@@ -38,7 +39,7 @@ class Evaluation:
 def evaluate_pictures(
     predictor: Predictor,
     part: Dataset,
-    images: Images,
+    images: Pictures,
     indices: np.ndarray,
     *,
     split: str,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from striate.data.dataset import Images
+from striate.data.rows import Pictures
 from striate.errors import UsageError
 from striate.explain.features import Field, check_layer, list_layers, receptive_field
 from striate.explain.looking import Batch, as_input, at_rest, net_batches, watched
@@ -81,7 +81,7 @@ def most_exciting(
 
 def exciting_pictures(
     predictor: Predictor,
-    images: Images,
+    images: Pictures,
     layer: str,
     channels: Sequence[int] | None = None,
     count: int = 9,

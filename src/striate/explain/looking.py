@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from striate.data.dataset import Images
+from striate.data.rows import Pictures
 from striate.errors import UsageError
 from striate.models.dry_run import set_mode, undisturbed
 from striate.predictor.predictor import Predictor
@@ -87,7 +87,7 @@ def as_input(net: nn.Module, batch: Batch) -> Tensor:
     return tensor.to(first.device, first.dtype if first.dtype.is_floating_point else torch.float32)
 
 
-def net_batches(predictor: Predictor, images: Images) -> Iterator[Tensor]:
+def net_batches(predictor: Predictor, images: Pictures) -> Iterator[Tensor]:
     """Yield uint8 pictures (N, H, W, C) at the net's size as the batches (B, C, H, W) that a predictor's net gets.
 
     Raises UsageError for a predictor without a torch net.

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from striate.data.dataset import Images
 from striate.data.preprocess import Preprocess
+from striate.data.rows import Pictures
 from striate.errors import DataError, MissingExtra, UsageError
 from striate.predictor.onnx_file import CARD_KEY, MEND, OnnxFile, read_onnx
 from striate.predictor.predictor import Logits, Predictor
@@ -50,7 +50,7 @@ class OnnxBackend:
             )
         return self
 
-    def logits(self, images: Images, batch_size: int, ask: Ask | None = None) -> Logits:
+    def logits(self, images: Pictures, batch_size: int, ask: Ask | None = None) -> Logits:
         """Return float32 logits (N, K) for uint8 pictures (N, H, W, C) at the net's size."""
         if ask is not None:
             raise UsageError(
@@ -58,14 +58,14 @@ class OnnxBackend:
             )
         return self._ask([LOGITS], images, batch_size)[0]
 
-    def cosines(self, images: Images, batch_size: int) -> tuple[Logits, Logits | None]:
+    def cosines(self, images: Pictures, batch_size: int) -> tuple[Logits, Logits | None]:
         """Return logits (N, K), and the cosine (N,) of each picture's nearest train picture if the graph has it."""
         if not self.gives_cosines:
             return self.logits(images, batch_size), None
         logits, cosines = self._ask([LOGITS, COSINE], images, batch_size)
         return logits, cosines
 
-    def _ask(self, names: list[str], images: Images, batch_size: int) -> list[Logits]:
+    def _ask(self, names: list[str], images: Pictures, batch_size: int) -> list[Logits]:
         parts = []
         for start in range(0, len(images), batch_size):
             batch = np.ascontiguousarray(images[start : start + batch_size])

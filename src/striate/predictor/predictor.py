@@ -18,6 +18,7 @@ from striate.data.dataset import Images
 from striate.data.decode import decode_drawn
 from striate.data.drawing import STEPS, check_steps
 from striate.data.preprocess import Preprocess
+from striate.data.rows import Pictures
 from striate.errors import DataError, UsageError
 from striate.predictor.onnx_file import is_onnx
 from striate.predictor.probabilities import probabilities
@@ -97,7 +98,7 @@ class Backend(Protocol):
     def threads(self) -> int:
         """How many threads it computes with; pictures are decoded with as many."""
 
-    def logits(self, images: Images, batch_size: int, ask: Ask | None = None) -> Logits:
+    def logits(self, images: Pictures, batch_size: int, ask: Ask | None = None) -> Logits:
         """Return float32 logits (N, K) for uint8 pictures (N, H, W, C) at the net's size; see Predictor.logits."""
 
     def in_precision(self, precision: str) -> Backend:
@@ -182,7 +183,7 @@ class Predictor:
         """How many pictures are asked at once."""
         return max(1, min(BATCH_PICTURES, BATCH_PIXELS // math.prod(self.preprocess.size)))
 
-    def logits(self, images: Images, batch_size: int = 0, ask: Ask | None = None) -> Logits:
+    def logits(self, images: Pictures, batch_size: int = 0, ask: Ask | None = None) -> Logits:
         """Return float32 logits (N, K) for uint8 pictures (N, H, W, C) at the net's size.
 
         `batch_size` 0 chooses; `ask` may augment the pictures (predictor/augmented.py), where the backend is torch.
@@ -191,7 +192,7 @@ class Predictor:
             return np.empty((0, len(self.classes)), np.float32)
         return self.backend.logits(images, batch_size or self.batch_pictures, ask)
 
-    def change_against_fp32(self, images: Images | Sequence[Images]) -> str:
+    def change_against_fp32(self, images: Pictures | Sequence[Images]) -> str:
         """Say how far the answers on the first batch of `images` (N, H, W, C) are from those in fp32."""
         images = np.asarray(images[: self.batch_pictures])
         exact = self.in_precision("fp32").logits(images)

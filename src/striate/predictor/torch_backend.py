@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from striate.data.dataset import Images
 from striate.data.preprocess import Preprocess
+from striate.data.rows import Pictures
 from striate.device import Plan, available_threads, check_precision, choose_device, denormals_flushed, processor_flags
 from striate.models.dry_run import set_mode
 from striate.predictor.augmented import Ask, ask_once
@@ -67,7 +67,7 @@ class TorchBackend:
         other.plan = replace(self.plan, precision=precision)
         return other
 
-    def features(self, images: Images, batch_size: int) -> tuple[Logits, Logits | None]:
+    def features(self, images: Pictures, batch_size: int) -> tuple[Logits, Logits | None]:
         """Return logits (N, K) and what the net's last layer takes, float32 (N, D), maps averaged over their places.
 
         The last layer is the one that is linear, or a convolution, and is computed last. None where there is none.
@@ -96,7 +96,7 @@ class TorchBackend:
         found = np.concatenate(parts) if parts else None
         return logits, found if found is not None and found.ndim == 2 and len(found) == len(images) else None
 
-    def logits(self, images: Images, batch_size: int, ask: Ask | None = None) -> Logits:
+    def logits(self, images: Pictures, batch_size: int, ask: Ask | None = None) -> Logits:
         """Return float32 logits (N, K) for uint8 pictures (N, H, W, C) at the net's size.
 
         In evaluation mode; the net's mode is put back afterwards.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from striate.data.dataset import Dataset
+from striate.data.disk import in_pieces
+from striate.data.rows import Rows
 from striate.errors import StriateError, UsageError
 from striate.evaluation.baselines import baselines
 from striate.evaluation.calibration import reliability
@@ -171,8 +174,8 @@ def _look(
     looked.copies = _copies(train, split.train, test, indices)
     key = [folder.read_json("data.json")["fingerprints"], folder.read_json("split.json")]
     looked.baseline = baselines(
-        (train.images[split.train], train.labels[split.train]),
-        (test.images[indices], test.labels[indices]),
+        (Rows(train.images, split.train), train.labels[split.train]),
+        (Rows(test.images, indices), test.labels[indices]),
         key,
         note=note,
     )
@@ -184,7 +187,7 @@ def _look(
 
 
 def _logits(predictor: Predictor, part: Dataset, indices: np.ndarray) -> Any:
-    return predictor.logits(predictor.preprocess.geometry_all(part.images[indices]))
+    return predictor.logits(Rows(part.images, indices, predictor.preprocess))
 
 
 def _asked(predictor: Predictor, part: Dataset, indices: np.ndarray, logits: Any, seconds: float) -> Asked:
@@ -231,8 +234,13 @@ def _samples(part: Dataset, indices: np.ndarray) -> list[Shown]:
 
 def _copies(train: Dataset, train_rows: np.ndarray, test: Dataset, test_rows: np.ndarray) -> int:
     """Count the test pictures that are also train pictures, pixel by pixel; those of one colour are passed over."""
-    known = {train.images[index].tobytes() for index in train_rows}
-    return sum(test.images[index].tobytes() in known and int(np.ptp(test.images[index])) > 0 for index in test_rows)
+    known = {_digest(one) for some in in_pieces(train.images, train_rows) for one in some}
+    tested = (one for some in in_pieces(test.images, test_rows) for one in some)
+    return sum(_digest(one) in known and int(np.ptp(one)) > 0 for one in tested)
+
+
+def _digest(picture: np.ndarray) -> bytes:
+    return hashlib.sha256(np.ascontiguousarray(picture).data).digest()
 
 
 def _in_a_line(error: StriateError) -> str:

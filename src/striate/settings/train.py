@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from striate.settings.base import Settings
-from striate.settings.values import parse_range, parse_time, read_numbers, read_size
+from striate.settings.values import check_bytes, check_order, parse_range, parse_time, read_numbers, read_size
 
 
 class TrainSettings(Settings):
@@ -33,6 +33,12 @@ class TrainSettings(Settings):
     mean: tuple[float, ...] | None = Field(None, description="subtracted, in units of 0-1; default: of the train set")
     std: tuple[float, ...] | None = Field(None, description="divided by, in units of 0-1; default: of the train set")
     augment: str = Field("none", description="such as shift:2,flip")
+    memory: str | None = Field(
+        None, description="what the pictures may take, such as 2gb; more lie on disk; default: a quarter of the memory"
+    )
+    order: str = Field(
+        "auto", description="how they are shuffled: whole, blocks (also blocks:PICTURES,HELD), auto: blocks on disk"
+    )
     # split
     validation: float = Field(0.1, ge=0, description="share (< 1) or number (>= 1) of train pictures; 0: none")
     test: float = Field(0.15, ge=0, description="share or number of pictures, where there is no official test set")
@@ -143,6 +149,16 @@ class TrainSettings(Settings):
         if value is not None:
             parse_time(value)
         return value
+
+    @field_validator("memory")
+    @classmethod
+    def _memory(cls, value: str | None) -> str | None:
+        return check_bytes(value)
+
+    @field_validator("order")
+    @classmethod
+    def _order(cls, value: str) -> str:
+        return check_order(value)
 
     @field_validator("save_every", mode="before")
     @classmethod

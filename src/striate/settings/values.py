@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin
 from striate.errors import UsageError
 from striate.settings.base import Layer, Settings
 
+_UNITS = {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
 # STRIATE_DATA is the folder of the data sets: the look-up reads it itself, so that no run records a machine's path.
 _NO_VARIABLE = ("data", "data_root")
 
@@ -105,6 +106,35 @@ def parse_time(text: str) -> float:
     if unit not in ("s", "m", "h") or not number.replace(".", "", 1).isdigit() or not float(number) > 0:
         raise ValueError("a time is written 90s, 10m or 1.5h")
     return float(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+
+
+def parse_bytes(text: str) -> int:
+    """Read `512mb` or `1.5gb` (of 1024 each) as bytes. Raises ValueError."""
+    number, unit = text.strip()[:-2].strip(), text.strip()[-2:].lower()
+    if unit not in _UNITS or not number.replace(".", "", 1).isdigit() or not float(number) > 0:
+        raise ValueError("an amount of memory is written 512mb or 1.5gb")
+    return int(float(number) * _UNITS[unit])
+
+
+def check_bytes(text: str | None) -> str | None:
+    """Return an amount of memory as it is. Raises ValueError for what is none."""
+    if text is not None:
+        parse_bytes(text)
+    return text
+
+
+def told_bytes(size: int) -> str:
+    """Write bytes as people read them: 8 KB, 512 MB, 1.5 GB."""
+    unit = next((unit for unit in ("gb", "mb") if size >= _UNITS[unit]), "kb")
+    return f"{size / _UNITS[unit]:,.1f}".removesuffix(".0") + f" {unit.upper()}"
+
+
+def check_order(text: str) -> str:
+    """Return an order of train pictures as it is. Raises ValueError for what is none."""
+    numbers = text.removeprefix("blocks:").split(",") if text.startswith("blocks:") else []
+    if text not in ("auto", "whole", "blocks") and [n.isdigit() and int(n) > 0 for n in numbers] != [True, True]:
+        raise ValueError("an order is auto, whole, blocks, or blocks:PICTURES,HELD such as blocks:64,512")
+    return text
 
 
 def parse_range(text: str) -> slice:

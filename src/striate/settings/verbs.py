@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from striate.errors import UsageError
 from striate.settings.base import Settings
-from striate.settings.values import parse_range, read_numbers, read_size
+from striate.settings.values import check_bytes, parse_range, read_numbers, read_size
 
 
 def _digest(value: str) -> str:
@@ -257,7 +257,15 @@ class CheckSettings(Settings):
     max_pixels: int = Field(50_000_000, ge=1, description="larger pictures are refused")
     threads: int | None = Field(None, ge=1, description="pictures decoded at a time; default: one per processor core")
     cache: bool = Field(True, description="keep the decoded pictures, so that training need not decode them again")
+    memory: str | None = Field(
+        None, description="what the pictures may take, such as 2gb; more lie on disk; default: a quarter of the memory"
+    )
     as_json: bool = Field(False, description="print all findings as one JSON document")
+
+    @field_validator("memory")
+    @classmethod
+    def _memory(cls, value: str | None) -> str | None:
+        return check_bytes(value)
 
     @field_validator("size", mode="before")
     @classmethod

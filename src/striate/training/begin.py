@@ -66,6 +66,7 @@ def start_job(
     opened = open_data(settings, report, stage) if data is None else Opened(data, settings)
     settings = opened.settings
     material = prepare_material(settings, opened.parts, split, report)
+    settings = with_order(settings, material)
     parts = prepare_net(settings, material, model)
     learner = prepare_learner(settings, material, parts, None)
     if parts.name is None:
@@ -142,6 +143,9 @@ def _resumed(
     found = recorded_data(folder, settings, data, report)
     data_changes = _check_data(folder, found, allowed)
     material = recorded_material(folder, settings, found, report)
+    settings = with_order(settings, material)
+    if "order" in different:  # the numbers of its blocks, which another machine would not choose
+        different["order"][1] = settings.order
     parts = prepare_net(settings, material, model)
     environment_then = folder.read_json("env.json")
     learner = prepare_learner(settings, material, parts, _recorded_plan(environment_then, settings, different))
@@ -210,12 +214,19 @@ def recorded_data(folder: RunFolder, settings: TrainSettings, data: Parts | None
 
 
 def recorded_material(folder: RunFolder, settings: TrainSettings, data: Parts, report: Report) -> Material:
-    """Prepare data as a run had them: its own split, mean and std, not ones that are drawn or measured again."""
+    """Prepare data as a run had them: its own split, mean, std and order, not ones that are drawn or measured again."""
+    if settings.order == "auto":  # of a run from before there were others
+        settings = settings.model_copy(update={"order": "whole"})
     material = prepare_material(settings, data, Split.from_json(folder.read_json("split.json")), report)
     record = folder.read_json("data.json")
     mean, std = tuple(record["mean"]), tuple(record["std"])
     material.preprocess = dataclasses.replace(material.preprocess, mean=mean, std=std)
     return material
+
+
+def with_order(settings: TrainSettings, material: Material) -> TrainSettings:
+    """Return the settings with the order that was chosen, so that another machine's memory does not choose another."""
+    return settings.model_copy(update={"order": str(material.blocks or "whole")})
 
 
 def run_in_cycles(learner: Learner, settings: TrainSettings, changes: Sequence[Change]) -> None:

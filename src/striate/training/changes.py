@@ -17,13 +17,13 @@ from striate.settings.values import from_text
 
 FILE = "changes.json"
 # Where things lie and how often is saved: no number of the run depends on these.
-FREE = frozenset({"data_root", "download", "save_every"})
+FREE = frozenset({"data_root", "download", "save_every", "memory"})
 # Weights, optimizer state, split and step numbers keep their meaning when these change; all others need a new run.
 CHANGEABLE = frozenset(
     {
         "epochs", "lr", "momentum", "nesterov", "betas", "weight_decay", "schedule", "warmup", "step_epochs",
         "step_factor", "label_smoothing", "balance", "clip", "augment", "early_stop", "recompute_batchnorm",
-        "device", "precision", "threads",
+        "order", "device", "precision", "threads",
     }
 )  # fmt: skip
 # The plan is made of these; a change of one makes it anew.

@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from striate.data.rows import Rows
 from striate.predictor.predictor import Predictor
 from striate.runs.doubt import LEAST_PICTURES, MOST_KEPT, MOST_NUMBERS, Doubt, nearest, unit
 from striate.runs.folder import RunFolder
 from striate.runs.model_file import write_features
 from striate.training.material import Material
+
+FEATURE_BYTES = 64 << 20  # of validation pictures that are compared at a time
 
 
 def measure_doubt(predictor: Predictor, material: Material, folder: RunFolder) -> Doubt | None:
@@ -22,14 +25,25 @@ def measure_doubt(predictor: Predictor, material: Material, folder: RunFolder) -
     if len(images) < LEAST_PICTURES:
         return None
     labels, give, batch = part.labels[indices], predictor.backend.features, predictor.batch_pictures  # type: ignore[attr-defined]
-    logits, features = give(images, batch)
-    if features is None or not np.isfinite(features).all():
-        return Doubt.measure(logits, predictor.probabilities(logits), labels, None)
-    count = min(MOST_KEPT, max(1, MOST_NUMBERS // features.shape[1]), len(material.split.train))
-    chosen = np.sort(np.random.default_rng(0).choice(material.split.train, count, replace=False))
-    train = material.parts.train.images[chosen]
-    kept = unit(give(material.preprocess.geometry_all(train, material.threads), batch)[1])
-    doubt = Doubt.measure(logits, predictor.probabilities(logits), labels, nearest(features, kept))
+    logits, features = give(images[:batch], batch)
+    kept = None
+    if features is not None:
+        count = min(MOST_KEPT, max(1, MOST_NUMBERS // features.shape[1]), len(material.split.train))
+        chosen = np.sort(np.random.default_rng(0).choice(material.split.train, count, replace=False))
+        train = Rows(material.parts.train.images, chosen, material.preprocess, material.threads)
+        kept = unit(give(train, batch)[1])
+    together = batch if features is None else max(1, FEATURE_BYTES // (4 * features.shape[1] * batch)) * batch
+    answered, cosines = [], []
+    for start in range(0, len(images), together):  # the features of them all might fill the memory
+        logits, features = give(images[start : start + together], batch)
+        answered.append(logits)
+        if kept is not None and features is not None and np.isfinite(features).all():
+            cosines.append(nearest(features, kept))
+    logits = np.concatenate(answered)
+    probabilities = predictor.probabilities(logits)
+    if kept is None or sum(map(len, cosines)) < len(images):
+        return Doubt.measure(logits, probabilities, labels, None)
+    doubt = Doubt.measure(logits, probabilities, labels, np.concatenate(cosines))
     if doubt is None:
         return None
     return replace(doubt, features=write_features(folder.path, kept), kept=kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,16 +13,19 @@ from striate.data import augment, own
 from striate.data.builtin import load_named
 from striate.data.cache import Cache
 from striate.data.dataset import Dataset, Images, Parts
+from striate.data.disk import copied, is_on_disk, memory_allowance
 from striate.data.doctor import Checkup
 from striate.data.findings import must_be_decided
+from striate.data.order import PREFIX, Blocks
 from striate.data.preprocess import Preprocess, measure
+from striate.data.rows import Rows
 from striate.data.sources import looks_like_pictures
 from striate.data.split import Split, make_split
 from striate.data.style import measure_style
 from striate.device import available_threads
 from striate.errors import DataError, UsageError
 from striate.settings.train import TrainSettings
-from striate.settings.values import parse_range
+from striate.settings.values import parse_bytes, parse_range, told_bytes
 
 Report = Callable[[str], None]
 UNEVEN = 2
@@ -51,7 +55,7 @@ def open_data(settings: TrainSettings, report: Report, stage: own.Stage = own.no
             flag = "--" + idle[0].replace("_", "-")
             raise UsageError(f"{flag} has no effect here", "it is for pictures of your own", f"leave out {flag}")
         parts = load_named(settings.data, settings.data_root, settings.download, report, settings.class_names)
-        return Opened(parts, settings)
+        return Opened(within(parts, allowance_of(settings), report), settings)
     checkup = own.look(
         settings.data,
         size=settings.size,
@@ -62,6 +66,7 @@ def open_data(settings: TrainSettings, report: Report, stage: own.Stage = own.no
         follow_links=settings.follow_links,
         threads=settings.threads or None,
         cache=Cache(report=report) if settings.cache else None,
+        allowance=allowance_of(settings),
         report=report,
         stage=stage,
     )
@@ -82,7 +87,8 @@ def open_data(settings: TrainSettings, report: Report, stage: own.Stage = own.no
 class Material:
     """The data of a run: as their maker gives them, split, and the train pictures as Batches wants them.
 
-    That is at the net's size, or larger where the augmentation holds `crop`.
+    That is at the net's size, or larger where the augmentation holds `crop`. `blocks`: how they are shuffled where they
+    lie on disk; None shuffles all of them.
     """
 
     parts: Parts
@@ -90,6 +96,8 @@ class Material:
     preprocess: Preprocess
     train_images: Images
     threads: int
+    allowance: int
+    blocks: Blocks | None = None
 
     @property
     def train_counts(self) -> np.ndarray:
@@ -102,12 +110,11 @@ class Material:
         """Whether the largest class has at least twice the train pictures of the smallest."""
         return bool(self.train_counts.max() >= UNEVEN * self.train_counts.min())
 
-    def pictures(self, split: str) -> tuple[Dataset, Images, np.ndarray]:
+    def pictures(self, split: str) -> tuple[Dataset, Rows, np.ndarray]:
         """Return the part that holds `split`, its pictures at the net's size (n, H, W, C), and their indices."""
         part, indices = self.split.of(self.parts, split)
-        if part is self.parts.train and self.train_images.shape[1:3] == self.preprocess.size:
-            return part, self.train_images[indices], indices
-        return part, self.preprocess.geometry_all(part.images[indices], self.threads), indices
+        fits = part is self.parts.train and self.train_images.shape[1:3] == self.preprocess.size
+        return part, Rows(self.train_images if fits else part.images, indices, self.preprocess, self.threads), indices
 
 
 def open_other(
@@ -118,7 +125,8 @@ def open_other(
     `settings`: those of its run. Classes of one's own pictures are matched by name. Raises DataError.
     """
     if not looks_like_pictures(target):
-        return load_named(target, settings.data_root, settings.download, report, settings.class_names)
+        parts = load_named(target, settings.data_root, settings.download, report, settings.class_names)
+        return within(parts, allowance_of(settings), report)
     checkup = own.look(
         target,
         size=preprocess.size,
@@ -127,6 +135,7 @@ def open_other(
         max_pixels=settings.max_pixels,
         follow_links=settings.follow_links,
         cache=Cache(report=report) if settings.cache else None,
+        allowance=allowance_of(settings),
         report=report,
     )
     for reason in checkup.loaded.failures.values():
@@ -160,17 +169,20 @@ def prepare_material(settings: TrainSettings, parts: Parts, split: Split | None,
     threads = settings.threads or available_threads()
     fit = "stretch" if settings.fit == "auto" else settings.fit
     unmeasured = Preprocess(size, fit, channels, (0.0,) * channels, (255.0,) * channels)
-    train_images = _writable(unmeasured.geometry_all(parts.train.images, threads))
+    allowance = allowance_of(settings)
+    train_images = _settled(unmeasured.geometry_all(parts.train.images, threads, allowance), allowance)
     if settings.mean is not None and settings.std is not None:
         mean, std = (_per_channel(name, getattr(settings, name), channels) for name in ("mean", "std"))
     else:
-        mean, std = measure(train_images[split.train])
+        mean, std = measure(train_images, split.train)
     style = measure_style(train_images, split.train)
     preprocess = Preprocess(size, fit, channels, tuple(mean), tuple(std), style)
     store = augment.store_size(augment.parse(settings.augment), size)
     if store != size:
-        train_images = _writable(replace(unmeasured, size=store).geometry_all(parts.train.images, threads))
-    return Material(parts, split, preprocess, train_images, threads)
+        larger = replace(unmeasured, size=store).geometry_all(parts.train.images, threads, allowance)
+        train_images = _settled(larger, allowance)
+    blocks = _order(settings.order, train_images, allowance, report)
+    return Material(parts, split, preprocess, train_images, threads, allowance, blocks)
 
 
 def as_parts(data: Any, name: str = "arrays") -> Parts:
@@ -206,6 +218,46 @@ def _per_channel(name: str, given: tuple[float, ...], channels: int) -> tuple[fl
     return tuple(number * 255.0 for number in numbers)
 
 
-def _writable(images: Images) -> Images:
-    # torch.from_numpy wants writable memory; a map of a file is not.
-    return images if images.flags.writeable else images.copy()
+def allowance_of(settings: TrainSettings) -> int:
+    """Return the bytes that the pictures of a run may take in memory."""
+    return memory_allowance() if settings.memory is None else parse_bytes(settings.memory)
+
+
+def within(parts: Parts, allowance: int, report: Report) -> Parts:
+    """Move the pictures of a named data set, which were read whole, to disk where they take more than is allowed."""
+    given = (parts.train, parts.validation, parts.test)
+    size = sum(part.images.nbytes for part in given if part is not None)
+    if size <= allowance:
+        return parts
+    report(f"{parts.name} takes {told_bytes(size)}: it lies on disk (memory is allowed for {told_bytes(allowance)})")
+    train, validation, test = (part and replace(part, images=copied(part.images, 0)) for part in given)
+    assert train is not None
+    return replace(parts, train=train, validation=validation, test=test)
+
+
+def _settled(images: Images, allowance: int) -> Images:
+    """Bring pictures on disk into memory where they are allowed to be, and make those in memory writable."""
+    # torch.from_numpy wants writable memory.
+    small = images.nbytes <= allowance
+    if (is_on_disk(images) and small) or not (images.flags.writeable or is_on_disk(images)):
+        return copied(images, allowance)
+    return images
+
+
+def _order(wanted: str, images: Images, allowance: int, report: Report) -> Blocks | None:
+    """Return the blocks in which pictures are shuffled: those that are named, or by default where they lie on disk."""
+    if wanted.startswith(PREFIX):
+        return Blocks.parse(wanted)
+    if wanted == "auto" and not is_on_disk(images):
+        return None
+    if wanted == "whole":
+        if is_on_disk(images):
+            report("train pictures lie on disk and are shuffled whole: each is read from another place (--order blocks)")
+        return None
+    blocks = Blocks.within(allowance, images[:1].nbytes)
+    size, held = told_bytes(images.nbytes), min(blocks.held, math.ceil(len(images) / blocks.pictures))
+    report(
+        f"train pictures take {size}, and {told_bytes(allowance)} of memory are allowed: shuffled in blocks of"
+        f" {blocks.pictures:,}, {held:,} held at once (--order whole: all of them)"
+    )
+    return blocks

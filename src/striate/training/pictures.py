@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from striate.data.dataset import Dataset, Parts
+from striate.data.rows import Rows
 from striate.data.split import Split
 from striate.errors import DataError, UsageError
 from striate.predictor.onnx_file import is_onnx
@@ -42,7 +43,7 @@ def pictures_of(
     split: str,
     data: Any = None,
     data_root: str | Path | None = None,
-) -> tuple[Dataset, Any, Any]:
+) -> tuple[Dataset, Rows, Any]:
     """Return part, pictures at the net's size and indices of a split of a run's own data, or of other data.
 
     Other data are counted as their maker splits them, and whole where no test set is set apart: none of them trained
@@ -55,7 +56,7 @@ def pictures_of(
     else:
         part = parts.train if split == "test" and parts.test is None else parts.part(split)
         indices = np.arange(len(part))
-    return part, predictor.preprocess.geometry_all(part.images[indices]), indices
+    return part, Rows(part.images, indices, predictor.preprocess), indices
 
 
 def parts_of(

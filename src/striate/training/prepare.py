@@ -33,6 +33,7 @@ OWN = "own:"  # prefix of settings.model for a user's module, of which only the 
 
 # Enough patches for a covariance of 12 × 12: airbench takes as many pictures (K. Jordan 2024, arXiv:2404.00498, § 3.2).
 WHITENING_PICTURES = 5_000
+WHITENING_PIXELS = 2**25  # of large pictures fewer: these are 400 MB as floats in three channels
 
 
 @dataclass
@@ -95,7 +96,8 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
     if fit_whitening is not None:
         train = material.split.train
         # Spread over all of them: a folder of pictures lies there class by class.
-        spread = np.linspace(0, len(train) - 1, min(len(train), WHITENING_PICTURES)).astype(np.int64)
+        most = min(WHITENING_PICTURES, max(1, WHITENING_PIXELS // math.prod(size)))
+        spread = np.linspace(0, len(train) - 1, min(len(train), most)).astype(np.int64)
         fit_whitening(material.preprocess.normalise(torch.from_numpy(material.train_images[train[spread]])))
     name = settings.model if own is None else None
     return NetParts(net, name, dict(settings.model_option), summarise(net, shape), notes)
@@ -141,6 +143,7 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
         num_classes=len(train.classes),
         channels_last=plan.channels_last,
         balanced=balance == "sampler",
+        blocks=material.blocks,
     )
     weights = None
     if balance == "loss":

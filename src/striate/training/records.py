@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import yaml
 
 from striate.data.dataset import Parts
+from striate.data.disk import is_on_disk
 from striate.data.doctor import Checkup
 from striate.data.findings import Finding
 from striate.data.hub import is_address
@@ -81,10 +83,18 @@ def data_record(material: Material, checkup: Checkup | None, given: bool) -> dic
         "picture": {"size": list(parts.train.size), "channels": parts.train.channels},
         "mean": list(preprocess.mean),
         "std": list(preprocess.std),
+        "order": _order(material),
         "findings": [_short(finding) for finding in checkup.findings] if checkup is not None else [],
         "geometry": list(checkup.geometry.reasons) if checkup is not None else [],
         "left_out": _left_out(checkup) if checkup is not None else [],
     }
+
+
+def _order(material: Material) -> dict[str, Any]:
+    lies = {"on_disk": is_on_disk(material.train_images)}
+    if material.blocks is None:
+        return {"kind": "whole", **lies}
+    return {"kind": "blocks", **asdict(material.blocks), **lies, "memory": material.allowance}
 
 
 def _class_counts(material: Material, split: str) -> list[int]:
