@@ -95,7 +95,7 @@ REFUSED = {
     "objects": ({"images": IMAGES, "labels": np.array([0, 1, 2, "a", None, 1], dtype=object)}, "Python objects"),
     "flat": ({"images": IMAGES.reshape(6, -1), "labels": LABELS}, "shape (6, 105)"),
     "beyond-names": ({"images": IMAGES, "labels": LABELS, "classes": np.array(["a", "b"])}, "out of range"),
-    "scalar": ({"images": IMAGES, "labels": np.array(3)}, "holds 8 bytes"),
+    "scalar": ({"images": IMAGES, "labels": np.array(3)}, "announces 8 and shape ()"),
     "empty": ({"images": IMAGES[:0], "labels": LABELS[:0]}, "holds no pictures"),
     "nan": ({"images": IMAGES, "labels": np.full(6, np.nan)}, "labels have shape"),
 }

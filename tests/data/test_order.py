@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from striate.data.order import MOST_BLOCK, MOST_HELD_BYTES, Blocks
+from striate.data.order import MOST_HELD_BYTES, WANTED_BLOCKS, Blocks
 from striate.device import generator
 from striate.errors import UsageError
 from striate.settings.values import check_order
@@ -105,7 +105,7 @@ def test_what_is_held_stays_within_half_of_the_allowance(allowance: int, picture
     blocks = Blocks.within(allowance, picture)
     room = min(allowance // 2, MOST_HELD_BYTES)
     assert blocks.held * blocks.pictures * picture <= max(room, 2 * picture)  # two pictures are the least
-    assert blocks.pictures == 1 or blocks.pictures * picture <= MOST_BLOCK
+    assert blocks.pictures == 1 or blocks.pictures * picture <= MOST_HELD_BYTES // WANTED_BLOCKS
     if room >= 64 * picture:
         assert blocks.held >= 32
 

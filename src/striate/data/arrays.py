@@ -161,17 +161,14 @@ def _read_array(stream: Any, where: str, holds: int, left: int, allowance: int) 
     size = math.prod(shape) * dtype.itemsize
     if size > left:
         raise DataError(f"{where} has {size:,} bytes", f"one file may hold {MOST_BYTES:,}", "divide it, or use uint8")
-    announced = DataError(
-        f"{where} is cut short, or too long", f"its header announces {size:,} bytes", "write it again"
-    )
-    if size > holds or not shape:
-        raise announced
-    content = room_for((size,), allowance, what=where) if size else np.empty(0, np.uint8)
+    fits = bool(shape) and size <= holds
+    content = room_for((size,), allowance, what=where) if size and fits else np.empty(0, np.uint8)
     found = 0
-    while found < size and (count := stream.readinto(content[found : found + PIECE_BYTES].data)):
+    while found < len(content) and (count := stream.readinto(content[found : found + PIECE_BYTES].data)):
         let_go(content[found : found + count])
         found += count
-    if found != size or stream.read(1):
-        raise announced
+    if found != size or stream.read(1) or not fits:
+        held = f"{found if fits else holds:,} bytes"
+        raise DataError(f"{where} holds {held}", f"its header announces {size:,} and shape {shape}", "write it again")
     array = np.frombuffer(content, dtype=dtype)
     return array.reshape(shape[::-1]).transpose() if fortran else array.reshape(shape)

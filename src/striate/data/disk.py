@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from striate.data.lookup import silent
 from striate.errors import DataError, StriateError
 
 Pixels = NDArray[np.uint8]
@@ -82,7 +81,9 @@ def _limits(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self
             yield root / "memory" / place / "memory.limit_in_bytes"
 
 
-def room_for(shape: tuple[int, ...], allowance: int, report: Callable[[str], None] = silent, what: str = "") -> Pixels:
+def room_for(
+    shape: tuple[int, ...], allowance: int, report: Callable[[str], None] | None = None, what: str = ""
+) -> Pixels:
     """Return room for pictures uint8 (N, H, W, C): in memory, or above the allowance (bytes) on disk.
 
     `what`: what they are called, where they are no pictures. `report` is told in one line that they lie on disk. Raises
@@ -96,27 +97,48 @@ def room_for(shape: tuple[int, ...], allowance: int, report: Callable[[str], Non
             return np.empty(shape, np.uint8)
         except MemoryError as error:
             raise DataError(f"{told}, which there is no memory for", "", "use a smaller --size") from error
+    folder = _folder()
     try:
-        images = _on_disk(shape)
+        images = _on_disk(shape, folder)
     except OSError as error:
         cause = f"memory is allowed for {allowance / 2**20:,.0f} MB, and on disk: {error.strerror or error}"
-        raise DataError(told, cause, f"make room in {default_folder()}, or use a smaller --size") from error
-    report(f"{told}: they lie on disk (memory is allowed for {allowance / 2**20:,.0f} MB)")
+        raise DataError(told, cause, f"make room in {folder}, or use a smaller --size") from error
+    where = f"on disk (memory is allowed for {allowance / 2**20:,.0f} MB)"
+    if _is_in_memory(folder):
+        where = f"in {folder}, whose files are in memory; XDG_CACHE_HOME names a folder on a disk"
+    if report is not None:
+        report(f"{told}: they lie {where}")
     return images
 
 
 def room_like(images: np.ndarray, shape: tuple[int, ...]) -> Pixels:
     """Return room for uint8 of this shape, on disk where `images` lie on disk. Raises DataError."""
-    if is_on_disk(images) and math.prod(shape):
+    if is_on_disk(images) and 0 not in shape:
         return room_for(shape, 0, what="copies of pictures")
     return np.empty(shape, np.uint8)
 
 
-def _on_disk(shape: tuple[int, ...]) -> Pixels:
+def _folder() -> Path:
+    """Return the folder for nameless files: the user's cache, else one for temporary files; on a disk if one is."""
     folder = default_folder()
     with contextlib.suppress(OSError, StriateError):
         claim(folder)
-    with tempfile.TemporaryFile(dir=folder if os.access(folder, os.W_OK) else None) as stream:
+    known = [path for path in (folder, Path(tempfile.gettempdir()), Path("/var/tmp")) if os.access(path, os.W_OK)]
+    return next((path for path in known if not _is_in_memory(path)), known[0] if known else folder)
+
+
+def _is_in_memory(folder: Path, mounts: Path = Path("/proc/mounts")) -> bool:
+    """Say whether a folder's files are kept in memory (tmpfs), where Linux tells."""
+    kinds = {}
+    with contextlib.suppress(OSError):
+        kinds = {Path(line.split()[1]): line.split()[2] for line in mounts.read_text().splitlines()}
+    here = folder.resolve()
+    mount = next((path for path in (here, *here.parents) if path in kinds), here)
+    return kinds.get(mount) in ("tmpfs", "ramfs")
+
+
+def _on_disk(shape: tuple[int, ...], folder: Path) -> Pixels:
+    with tempfile.TemporaryFile(dir=folder) as stream:
         _reserve(stream, math.prod(shape))
         # The map keeps the file alive, and it is gone with the map.
         return np.ndarray(shape, np.uint8, buffer=_Map(stream.fileno(), math.prod(shape)))

@@ -16,9 +16,9 @@ from striate.errors import UsageError
 
 PREFIX = "blocks:"
 
-# A disk with a moving head reads a megabyte in about the time that it takes to find it; 64 KB is what a solid-state
-# disk reads at once. More than 1 GB would only make the first batch of an epoch wait longer.
-MOST_BLOCK, LEAST_BLOCK = 1 << 20, 64 << 10
+# A solid-state disk reads 64 KB about as quickly as a few bytes; one with a moving head half a megabyte in about the
+# time that it takes to find it. More than 1 GB would only make the first batch of an epoch wait longer.
+LEAST_BLOCK = 64 << 10
 MOST_HELD_BYTES = 1 << 30
 WANTED_BLOCKS, LEAST_BLOCKS = 2048, 32
 
@@ -57,7 +57,7 @@ class Blocks:
     def within(cls, allowance: int, picture_bytes: int) -> Blocks:
         """Choose them for pictures of so many bytes: half of the allowance (bytes) is for those that are held."""
         room = min(allowance // 2, MOST_HELD_BYTES)
-        block = min(max(room // WANTED_BLOCKS, LEAST_BLOCK), MOST_BLOCK, room // LEAST_BLOCKS)
+        block = min(max(room // WANTED_BLOCKS, LEAST_BLOCK), room // LEAST_BLOCKS)
         pictures = max(1, block // picture_bytes)
         return cls(pictures, max(2, room // (pictures * picture_bytes)))
 

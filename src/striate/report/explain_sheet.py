@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from striate.data.dataset import Images
+from striate.data.rows import Pictures
 from striate.explain.edits import Curve
 from striate.explain.exciting import Excited
 from striate.explain.explanation import Explanation
@@ -32,7 +32,7 @@ class Excitement:
 
     layer: str
     channels: Mapping[int, Sequence[Excited]]
-    images: Images
+    images: Pictures
 
 
 def explain_sheet(explanations: Sequence[Explanation], excitement: Excitement | None = None) -> bytes:

@@ -252,7 +252,9 @@ def _order(wanted: str, images: Images, allowance: int, report: Report) -> Block
         return None
     if wanted == "whole":
         if is_on_disk(images):
-            report("train pictures lie on disk and are shuffled whole: each is read from another place (--order blocks)")
+            report(
+                "train pictures lie on disk and are shuffled whole: each is read from another place (--order blocks)"
+            )
         return None
     blocks = Blocks.within(allowance, images[:1].nbytes)
     size, held = told_bytes(images.nbytes), min(blocks.held, math.ceil(len(images) / blocks.pictures))
