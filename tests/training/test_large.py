@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from striate.data import disk
 from striate.data.dataset import Parts
 from striate.data.disk import is_on_disk
 from striate.data.order import Blocks
-from striate.errors import UsageError
+from striate.errors import Interrupted, UsageError
 from striate.runs.folder import RunFolder
 from striate.runs.tensors import read_tensors
 from striate.settings.layers import resolve_train
@@ -133,17 +134,17 @@ def test_the_same_order_gives_the_same_bits_in_memory_and_on_disk(pictures: Path
 def test_resume_replays_the_order_whatever_memory_there_is(
     balance: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("striate.training.loop.RECORD_STEPS", 4)
     whole, cut = (
         own(pictures, tmp_path / name, [], memory="20kb", augment="shift:1", balance=balance)
         for name in ("whole", "cut")
     )
     finish(whole)
-    running = cut.run()
-    next(running)  # rows come out after half a second or at the epoch's end
-    cut.stop_signal = 15
-    with pytest.raises(BaseException, match="stopped by SIGTERM"):
-        for _ in running:
-            pass
+    with pytest.raises(Interrupted):
+        for number, _ in enumerate(cut.run(), 1):
+            if number == 2:
+                cut.stopping.signal = signal.SIGTERM
+    assert 0 < cut.progress.step_in_epoch < len(cut.learner.batches)  # in the middle of an epoch
     recorded = cut.material.blocks
     resumed = resume_job(cut.folder, given={"memory": "2gb"}, report=lambda line: None)
     assert resumed.material.blocks == recorded and not is_on_disk(resumed.material.train_images)
@@ -274,7 +275,7 @@ def test_training_on_many_times_the_allowance_in_bounded_memory(tmp_path: Path) 
     peaks: dict[str, dict[str, int]] = {"few": {}, "many": {}}
     for data, found in peaks.items():
         run = tmp_path / f"run-{data}"
-        options = ["--model", "three-conv", "--size", "224", "--memory", "64mb", "--batch-size", "16", "--epochs", "1"]
+        options = ["--model", "strided-cnn", "--size", "224", "--memory", "64mb", "--batch-size", "16", "--epochs", "1"]
         verbs = {
             "train": ["train", str(tmp_path / data), *options, "--out", str(run), "--augment", "flip"],
             "again": ["train", str(tmp_path / data), *options, "--out", f"{run}-2"],  # from the cache

@@ -227,7 +227,7 @@ def _small(images: Pixels, areas: Numbers) -> Pixels:
     kinds, which = np.unique(areas, axis=0, return_inverse=True)
     for kind, (top, bottom, left, right) in enumerate(kinds):
         for chunk in _chunks(np.flatnonzero(which.reshape(-1) == kind), _CHUNK):
-            for rows in _chunks(chunk, max(1, PIECE_BYTES // max(1, images[:1].nbytes))):
+            for rows in _chunks(chunk, max(1, PIECE_BYTES // (4 * max(1, images[:1].nbytes)))):
                 pictures = images[rows, top:bottom, left:right].astype(np.float32)
                 out[rows] = np.rint(_resized(pictures, height, width))
             let_go(images)
