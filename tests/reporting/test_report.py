@@ -164,7 +164,7 @@ def test_baselines_of_many_large_pictures_are_bounded(tmp_path: Path) -> None:
     labels = np.repeat(np.arange(2), [5500, 500])
     assert np.bincount(labels[baselines._spread(labels, 4_000)]).tolist() == pytest.approx([3667, 333], abs=2)
     images = np.zeros((60, 200, 300, 3), np.uint8)
-    assert baselines._flat(images, 32).shape == (60, 32 * 32 * 3)
+    assert baselines._flat(images, np.arange(60), 32).shape == (60, 32 * 32 * 3)
     one = Dataset("one", np.zeros((20, 8, 8, 1), np.uint8), np.zeros(20, np.int64), ("a", "b"))
     told = baselines.baselines((one.images, one.labels), (one.images, one.labels), key="one", folder=tmp_path)
     assert told["logistic"]["value"] == 1.0
