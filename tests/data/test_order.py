@@ -106,8 +106,7 @@ def test_what_is_held_stays_within_half_of_the_allowance(allowance: int, picture
     room = min(allowance // 2, MOST_HELD_BYTES)
     assert blocks.held * blocks.pictures * picture <= max(room, 2 * picture)  # two pictures are the least
     assert blocks.pictures == 1 or blocks.pictures * picture <= MOST_HELD_BYTES // WANTED_BLOCKS
-    if room >= 64 * picture:
-        assert blocks.held >= 32
+    assert blocks.held >= min(512, room // picture)
 
 
 def test_an_order_is_written_and_read() -> None:

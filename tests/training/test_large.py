@@ -130,13 +130,13 @@ def test_the_same_order_gives_the_same_bits_in_memory_and_on_disk(pictures: Path
     assert not same_weights(whole.folder, jobs[0].folder)
 
 
-@pytest.mark.parametrize("balance", ["none", "sampler"])
+@pytest.mark.parametrize(("balance", "order"), [("none", "auto"), ("sampler", "blocks:5,6")])
 def test_resume_replays_the_order_whatever_memory_there_is(
-    balance: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    balance: str, order: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("striate.training.loop.RECORD_STEPS", 4)
     whole, cut = (
-        own(pictures, tmp_path / name, [], memory="20kb", augment="shift:1", balance=balance)
+        own(pictures, tmp_path / name, [], memory="20kb", augment="shift:1", balance=balance, order=order)
         for name in ("whole", "cut")
     )
     finish(whole)

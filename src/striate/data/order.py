@@ -16,11 +16,13 @@ from striate.errors import UsageError
 
 PREFIX = "blocks:"
 
-# A solid-state disk reads 64 KB about as quickly as a few bytes; one with a moving head half a megabyte in about the
-# time that it takes to find it. More than 1 GB would only make the first batch of an epoch wait longer.
-LEAST_BLOCK = 64 << 10
+# Many blocks are a good shuffle, large ones are quick to read: a disk with a moving head reads half a megabyte in about
+# the time that it takes to find it, a solid-state disk any page. More than 1 GB, of which such blocks are made, would
+# only make the first batch of an epoch wait longer. With a few dozen, pictures that lie class by class cost points of
+# accuracy (docs/large.md).
 MOST_HELD_BYTES = 1 << 30
-WANTED_BLOCKS, LEAST_BLOCKS = 2048, 32
+WANTED_BLOCKS, LEAST_BLOCKS = 2048, 512
+PAGE = 4096
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Blocks:
     def within(cls, allowance: int, picture_bytes: int) -> Blocks:
         """Choose them for pictures of so many bytes: half of the allowance (bytes) is for those that are held."""
         room = min(allowance // 2, MOST_HELD_BYTES)
-        block = min(max(room // WANTED_BLOCKS, LEAST_BLOCK), room // LEAST_BLOCKS)
+        block = max(room // WANTED_BLOCKS, min(PAGE, room // LEAST_BLOCKS))
         pictures = max(1, block // picture_bytes)
         return cls(pictures, max(2, room // (pictures * picture_bytes)))
 
