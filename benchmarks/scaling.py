@@ -1,6 +1,6 @@
 """Time and memory against pictures, side and batch, from data that fit in memory to data that do not.
 
-    python benchmarks/scaling.py [--model three-conv] [--memory 64mb] [--seconds 20] [--rows pictures,side,batch]
+    python benchmarks/scaling.py [--model strided-cnn] [--memory 64mb] [--rows pictures,side,batch]
 
 Every cell is a `striate train` in a process of its own, on pictures made for it (an .npz file of noise in ten classes,
 stored, not compressed). One thing changes at a time; the rest is 28 × 28 × 3 pictures, 4,000 of them, in batches of 64:
@@ -11,8 +11,7 @@ stored, not compressed). One thing changes at a time; the rest is 28 × 28 × 3 
 
 Columns: whether the pictures lay on disk; seconds from the command to its end, and of its first epoch's training alone;
 pictures a second of that; the most anonymous memory (RssAnon: what no file backs, the system cannot take it back), and
-the same without what the program takes on the smallest data of the row. Linux only. --memory, --pictures and --epochs
-say other numbers. Run it on a machine that does nothing else.
+how much more that is than in the first cell of the table. Linux only; run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def write_pictures(path: Path, cell: Cell) -> None:
 
 
 def anonymous_mb(process: int) -> float:
-    """Return the megabytes of anonymous memory that a process holds now."""
+    """Return the megabytes of anonymous memory that a process holds now: a counter, cheap enough for many looks."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -71,8 +70,8 @@ def anonymous_mb(process: int) -> float:
     return int(status.split("RssAnon:")[1].split()[0]) / 1024 if "RssAnon:" in status else 0.0
 
 
-def measure(cell: Cell, arguments: argparse.Namespace) -> tuple[bool, float, float, float]:
-    """Train once: on disk or not, seconds of all, of the first epoch, and the most anonymous megabytes."""
+def measure(cell: Cell, arguments: argparse.Namespace) -> tuple[bool, float, float, float, float]:
+    """Train once: on disk or not, seconds of all, of the epoch, pictures a second, the most anonymous megabytes."""
     with tempfile.TemporaryDirectory(dir=arguments.work) as folder:
         path, out = Path(folder) / "pictures.npz", Path(folder) / "run"
         write_pictures(path, cell)
@@ -89,32 +88,26 @@ def measure(cell: Cell, arguments: argparse.Namespace) -> tuple[bool, float, flo
             raise SystemExit(f"{cell}: {process.stderr.read() if process.stderr else ''}")
         on_disk = bool(json.loads((out / "data.json").read_text(encoding="utf-8"))["order"]["on_disk"])
         header, *rows = (out / "results.csv").read_text(encoding="utf-8").splitlines()
-        epoch = float(dict(zip(header.split(","), rows[0].split(","), strict=True))["seconds"])
-        return on_disk, seconds, epoch, peak
+        told = dict(zip(header.split(","), rows[0].split(","), strict=True))
+        return on_disk, seconds, float(told["seconds"]), float(told["images_per_second"]), peak
 
 
 def table(name: str, cells: list[tuple[str, Cell]], arguments: argparse.Namespace) -> None:
-    """Measure one row of cells and print its table."""
+    """Measure cells and print their table."""
     print(f"\n| {name} | decoded, MB | lies | all, s | epoch, s | pictures/s | anonymous, MB | grown, MB |")
     print("|---|---|---|---|---|---|---|---|")
     first = 0.0
     for told, cell in cells:
-        on_disk, seconds, epoch, peak = measure(cell, arguments)
+        on_disk, seconds, epoch, speed, peak = measure(cell, arguments)
         first = first or peak
-        trained = json_round(cell.pictures * 0.765)  # 0.85 of 0.9: what is left when test and validation are set apart
-        values = [f"{seconds:.1f}", f"{epoch:.1f}", f"{trained / max(epoch, 1e-9):,.0f}", f"{peak:,.0f}"]
+        values = [f"{seconds:.1f}", f"{epoch:.1f}", f"{speed:,.0f}", f"{peak:,.0f}"]
         where = "on disk" if on_disk else "in memory"
         print(f"| {told} | {cell.megabytes:,.0f} | {where} | {' | '.join(values)} | {peak - first:+,.0f} |", flush=True)
 
 
-def json_round(value: float) -> int:
-    """Return the nearest whole number."""
-    return round(value)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="three-conv")
+    parser.add_argument("--model", default="strided-cnn")
     parser.add_argument("--memory", default="64mb")
     parser.add_argument("--pictures", type=int, default=4_000, help="of ×1")
     parser.add_argument("--rows", default="pictures,side,batch")
