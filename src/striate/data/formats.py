@@ -47,6 +47,13 @@ def recognise(start: bytes) -> str | None:
     return next((form for magic, form in _STARTS.items() if start.startswith(magic)), None)
 
 
+def png_sides(content: bytes) -> tuple[int, int] | None:
+    """Return the width and height that the header of a PNG tells, which comes first in it; None for other files."""
+    if content[:8] != b"\x89PNG\r\n\x1a\n" or content[12:16] != b"IHDR" or len(content) < 24:
+        return None
+    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+
+
 def guess(start: bytes) -> str:
     """Say what the first bytes of something that is no picture look like."""
     if start[4:8] == b"ftyp":

@@ -78,20 +78,21 @@ class DrawingStyle:
 
     def holds(self, picture: Pixels) -> bool:
         """Say whether a picture uint8 (H, W, 1) at the net's size looks as the training pictures do."""
-        ink = as_ink(picture[None, ..., 0], self.ground)
-        rim = np.sort(_rim(ink)[0])
-        if float(rim[(len(rim) - 1) // 2] + rim[len(rim) // 2]) / 2 > INK:  # its median, at a third of np.median's time
-            return False
-        if float(ink.max()) < self.peak * (1 - _SLACK):
-            return False
+        return bool(self.holds_each(picture[None])[0])
+
+    def holds_each(self, pictures: Pixels) -> NDArray[np.bool_]:
+        """Say of each picture of uint8 (N, H, W, 1) at the net's size whether it looks as the training pictures do."""
+        ink = as_ink(pictures[..., 0], self.ground)
+        rim = np.sort(_rim(ink), axis=1)
+        middle = rim.shape[1] // 2
+        median = (rim[:, (rim.shape[1] - 1) // 2] + rim[:, middle]) / 2  # at a third of np.median's time
         found = _Measures.of(ink)
         low, high = self.strokes[0] * (1 - _SLACK), self.strokes[-1] * (1 + _SLACK)
-        off = getattr(found, self.centring)[0] - self.centre
-        return bool(
-            low <= found.strokes[0] <= high
-            and self.boxes[0] - 1 <= found.sides[0] <= self.boxes[1] + 1
-            and np.abs(off).max() <= self.offset + _SLACK
-        )
+        off = np.abs(getattr(found, self.centring) - np.float32(self.centre)).max(axis=1)
+        held: NDArray[np.bool_] = (median <= INK) & (ink.max(axis=(1, 2)) >= self.peak * (1 - _SLACK))
+        held &= (low <= found.strokes) & (found.strokes <= high)
+        held &= (self.boxes[0] - 1 <= found.sides) & (found.sides <= self.boxes[1] + 1)
+        return held & (off <= self.offset + _SLACK)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for model.json."""

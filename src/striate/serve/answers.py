@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
@@ -15,11 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from striate.data.dataset import Images
-from striate.data.decode import decode_drawn
+from striate.data.decode import decode_drawn, decode_fitted
 from striate.data.drawing import STEPS, Redrawn
+from striate.data.formats import png_sides
 from striate.errors import DataError
 from striate.predictor.predictor import Answer, Predictor, unreadable
 from striate.report.embed import data_address
+from striate.serve.batching import Answered
 from striate.serve.documents import MODELS, PICTURE_BODY, RESULTS, UNREADABLE, errors, parameters_of
 from striate.serve.limits import Limits, Part, parse_parts, read_body
 from striate.serve.models import Served, choose
@@ -29,6 +31,8 @@ from striate.serve.telemetry import Metrics
 FORMAT = 1
 BODY = "body"
 _RAW = ("application/octet-stream", "")
+# Pixels of a picture that is read in a fraction of a millisecond.
+_SMALL = 64 * 64
 _STEP = f"({'|'.join([*STEPS, 'all'])})"
 
 Query = TypeVar("Query", bound=BaseModel)
@@ -83,23 +87,16 @@ async def predict(request: Request) -> Response:
         raise Refused(422, f"{served.name} cannot find digits in a picture", "it was not trained on drawings")
     parts = await read_pictures(request)
     with served.batcher.place(len(parts)):
-        reading = [state.decoding(read, part, predictor, asked.separate, state.limits.max_pixels) for part in parts]
-        readings = [await reading[0]] if len(reading) == 1 else await asyncio.gather(*reading)
-        drawn = [one for reading in readings if not isinstance(reading, DataError) for one in reading]
-        answers: Iterator[Answer] = iter(await _ask(served, predictor, parts, readings, drawn))
-        if asked.separate:
-            answers = (replace(answer, box=one.box) for answer, one in zip(answers, drawn, strict=True))
-    results: list[Answer] = []
-    for part, reading in zip(parts, readings, strict=True):
-        name = part.filename or BODY
-        results += [unreadable(name, reading)] if isinstance(reading, DataError) else [next(answers) for _ in reading]
+        coming = [_answers_to(part, served, predictor, state, asked.separate) for part in parts]
+        found = [await coming[0]] if len(coming) == 1 else await asyncio.gather(*coming)
+    results = [answer for answers in found for answer in answers]
     entries = [answer.to_json() for answer in results]
     if asked.seen:
         await _show(request, results, entries)
     _count(state.metrics, served, results)
     request.scope["striate.facts"] = {"model": served.name, "pictures": len(results)}
     document = {"format": FORMAT, "model": served.name, "classes": served.predictor.classes, "results": entries}
-    return json_response(document, 422 if len(parts) == 1 and isinstance(readings[0], DataError) else 200)
+    return json_response(document, 422 if len(parts) == 1 and results[0].error is not None else 200)
 
 
 def query_of(request: Request, model: type[Query]) -> Query:
@@ -145,6 +142,55 @@ async def read_pictures(request: Request) -> list[Part]:
     return [Part("", None, await read_body(request))]
 
 
+async def _answers_to(part: Part, served: Served, predictor: Predictor, state: Any, separate: bool) -> list[Answer]:
+    """Return the answer to one picture, or to each digit in it, or why it cannot be read."""
+    name = part.filename or BODY
+    most: int = state.limits.max_pixels
+    sides = png_sides(part.content)
+    if sides is not None and sides[0] * sides[1] <= min(most, _SMALL) and not separate and not predictor.skip:
+        # To hand it to another thread would cost more than to read it. If it is drawn as the training pictures are, it
+        # stays as it is, and that is told with its answer, of all pictures in a batch at once.
+        small = _read_small(part, predictor)
+        if isinstance(small, DataError):
+            return [unreadable(name, small)]
+        if small is not None:
+            answered = await served.batcher.answer(small.picture[None])
+            if answered.held[0]:
+                return _told(served, predictor, name, [small], answered)
+    drawn = await state.decoding(read, part, predictor, separate, most)
+    if isinstance(drawn, DataError):
+        return [unreadable(name, drawn)]
+    with served.batcher.place(len(drawn) - 1):  # more digits than pictures take more places
+        answered = await served.batcher.answer(np.stack([one.picture for one in drawn]))
+    answers = _told(served, predictor, name, drawn, answered)
+    return [replace(answer, box=one.box) for answer, one in zip(answers, drawn, strict=True)] if separate else answers
+
+
+def _told(
+    served: Served, predictor: Predictor, name: str, drawn: Sequence[Redrawn], answered: Answered
+) -> list[Answer]:
+    if not np.isfinite(answered.logits).all():
+        raise Refused(500, f"{served.name} gives answers that are no numbers", "its weights overflow on this picture")
+    prepared = [(name, one.picture, one.steps) for one in drawn]
+    return predictor.told(prepared, answered.logits, answered.distances)
+
+
+def _read_small(part: Part, predictor: Predictor) -> Redrawn | DataError | None:
+    """Return a small picture as `read` does if it is drawn as the training pictures are; None if that cannot be."""
+    steps: list[str] = []
+    name = part.filename or BODY
+    try:
+        # The limit holds also where the file has a second header that says otherwise.
+        picture = decode_fitted(
+            part.content, predictor.preprocess, max_pixels=_SMALL, notes=steps, name=name, tell_fit=True
+        )
+    except DataError as error:
+        return error
+    # Below a drawing alpha need not be white.
+    unclear = predictor.preprocess.drawing is not None and any("alpha" in step for step in steps)
+    return None if unclear else Redrawn(picture, tuple(steps))
+
+
 def read(part: Part, predictor: Predictor, separate: bool, max_pixels: int) -> list[Redrawn] | DataError:
     """Return a picture at the net's size, or with `separate` each digit in it, or why it cannot be read."""
     try:
@@ -158,25 +204,6 @@ def read(part: Part, predictor: Predictor, separate: bool, max_pixels: int) -> l
         )
     except DataError as error:
         return error
-
-
-async def _ask(
-    served: Served, predictor: Predictor, parts: Sequence[Part], readings: Sequence[Any], drawn: Sequence[Redrawn]
-) -> list[Answer]:
-    """Return the answers to what was read, in order; more digits than pictures take more places."""
-    if not drawn:
-        return []
-    names = [
-        part.filename or BODY
-        for part, reading in zip(parts, readings, strict=True)
-        for _ in (() if isinstance(reading, DataError) else reading)
-    ]
-    with served.batcher.place(max(0, len(drawn) - len(parts))):
-        logits, distances = await served.batcher.answer(np.stack([one.picture for one in drawn]))
-    if not np.isfinite(logits).all():
-        raise Refused(500, f"{served.name} gives answers that are no numbers", "its weights overflow on this picture")
-    prepared = [(name, one.picture, one.steps) for name, one in zip(names, drawn, strict=True)]
-    return predictor.told(prepared, logits, distances)
 
 
 async def _show(request: Request, results: Sequence[Answer], entries: Sequence[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -42,6 +42,7 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
+_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
 
 def make_app(
@@ -83,7 +84,10 @@ def make_app(
         asking.shutdown(cancel_futures=True)
         decoding.close()
 
-    app = FastAPI(title="striate", version=_version(), docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="striate", version=_version(), docs_url=None, redoc_url=None, lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # /metrics tells all there is
+    )  # fmt: skip
     app.state.models = models
     app.state.limits = limits
     app.state.budget = Budget(limits.max_memory)
@@ -160,10 +164,10 @@ class _Door:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                told = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    told.setdefault(name, value)
-                told["x-request-id"] = identity
+                headers_sent = message["headers"]
+                names = {name for name, _ in headers_sent}
+                headers_sent += [one for one in _HEADERS if one[0] not in names]
+                headers_sent.append((b"x-request-id", identity.encode()))
             await send(message)
 
         metrics: Metrics = self.state.metrics

@@ -12,17 +12,39 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from striate.data.dataset import Images
 from striate.predictor.predictor import Logits
 from striate.serve.refusals import Busy, Refused
 
-#: Logits (n, K) and how far each picture is from the training data.
-Asked = tuple[Logits, Sequence[float | None]]
-
 # Of the newest batch in the mean time for a picture, by which Retry-After is told.
 _NEWEST = 0.1
 _LONGEST_RETRY = 30.0
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What is told of pictures: logits (n, K), how far each is from the training data, and `held` (n,).
+
+    That says whether a picture looks as the training pictures do; True where these are no drawings.
+    """
+
+    logits: Logits
+    distances: Sequence[float | None]
+    held: NDArray[np.bool_]
+
+    def part(self, start: int, end: int) -> Answered:
+        """Return what is told of the pictures from `start` to before `end`."""
+        return Answered(self.logits[start:end], self.distances[start:end], self.held[start:end])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Answered]) -> Answered:
+        """Return what several tell as one."""
+        if len(parts) == 1:
+            return parts[0]
+        distances = [one for part in parts for one in part.distances]
+        return cls(np.concatenate([p.logits for p in parts]), distances, np.concatenate([p.held for p in parts]))
 
 
 @dataclass
@@ -31,7 +53,7 @@ class _Waiting:
 
     images: Images
     since: float
-    answer: asyncio.Future[Asked]
+    answer: asyncio.Future[Answered]
 
 
 class Batcher:
@@ -45,7 +67,7 @@ class Batcher:
 
     def __init__(
         self,
-        ask: Callable[[Images], Asked],
+        ask: Callable[[Images], Answered],
         *,
         thread: ThreadPoolExecutor,
         max_batch: int = 64,
@@ -79,7 +101,7 @@ class Batcher:
             self.places -= pictures
             self._turn()
 
-    async def answer(self, images: Images) -> Asked:
+    async def answer(self, images: Images) -> Answered:
         """Return what `ask` says of pictures uint8 (n, H, W, C), n ≥ 1, that hold a place."""
         now, loop = time.monotonic(), asyncio.get_running_loop()
         pieces = [images[start : start + self.max_batch] for start in range(0, len(images), self.max_batch)]
@@ -89,8 +111,7 @@ class Batcher:
         self._turn()
         if len(jobs) == 1:
             return await jobs[0].answer
-        found = await asyncio.gather(*(job.answer for job in jobs))
-        return np.concatenate([logits for logits, _ in found]), [one for _, distances in found for one in distances]
+        return Answered.joined(await asyncio.gather(*(job.answer for job in jobs)))
 
     def _turn(self) -> None:
         """Ask the next batch if the net is free and nobody is worth waiting for."""
@@ -130,10 +151,10 @@ class Batcher:
                 pictures += len(job.images)
         return batch
 
-    def _ask_joined(self, images: list[Images]) -> Asked:
+    def _ask_joined(self, images: list[Images]) -> Answered:
         return self._ask(images[0] if len(images) == 1 else np.concatenate(images))
 
-    def _answered(self, batch: list[_Waiting], done: asyncio.Future[Asked], seconds: float) -> None:
+    def _answered(self, batch: list[_Waiting], done: asyncio.Future[Answered], seconds: float) -> None:
         pictures, self._asking = self._asking, 0
         error: Any = asyncio.CancelledError() if done.cancelled() else done.exception()
         start = 0
@@ -141,8 +162,7 @@ class Batcher:
             end = start + len(job.images)
             if not job.answer.done():
                 if error is None:
-                    logits, distances = done.result()
-                    job.answer.set_result((logits[start:end], distances[start:end]))
+                    job.answer.set_result(done.result().part(start, end))
                 else:
                     job.answer.set_exception(error) if not done.cancelled() else job.answer.cancel()
             start = end

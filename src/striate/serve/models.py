@@ -17,7 +17,7 @@ from striate.errors import MissingExtra, UsageError, near_names
 from striate.predictor.onnx_backend import card_of, predictor_of
 from striate.predictor.onnx_file import is_onnx, parse_onnx, read_onnx
 from striate.predictor.predictor import Logits, Predictor
-from striate.serve.batching import Batcher
+from striate.serve.batching import Answered, Batcher
 from striate.serve.refusals import Refused
 
 MOST_NAME = 100
@@ -60,7 +60,7 @@ class Served:
         self.card = card_of(file)
         self.predictor: Predictor = predictor_of(file, self.card, threads)
         self.batcher = Batcher(
-            self.predictor.logits_and_distances,
+            self._ask,
             thread=thread,
             max_batch=min(max_batch, self.predictor.batch_pictures),
             told=lambda pictures, seconds: told(prepared.name, pictures, seconds),
@@ -73,8 +73,12 @@ class Served:
     async def answer(self, images: Images) -> Logits:
         """Return float32 logits (n, K) for pictures uint8 (n, H, W, C) at the net's size. Raises Busy."""
         with self.batcher.place(len(images)):
-            logits, _ = await self.batcher.answer(images)
-        return logits
+            return (await self.batcher.answer(images)).logits
+
+    def _ask(self, images: Images) -> Answered:
+        logits, distances = self.predictor.logits_and_distances(images)
+        style = self.predictor.preprocess.drawing
+        return Answered(logits, distances, np.ones(len(images), bool) if style is None else style.holds_each(images))
 
     def warm(self) -> None:
         """Ask the net once: the first answer takes longer."""

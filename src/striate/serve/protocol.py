@@ -77,6 +77,40 @@ class Guard:
         self.told(reason)
 
 
+class _Joining:
+    """A transport that sends the head of an answer with the first of its body: one call, one packet, one reader woken.
+
+    uvicorn writes them one after the other. Whatever else is asked of it, the transport itself does.
+    """
+
+    def __init__(self, transport: asyncio.Transport, protocol: Guarded) -> None:
+        self._transport, self._protocol = transport, protocol
+        self._head = b""
+        self._answered: object = None  # whose head was written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, or keep them for the next ones if they are a head."""
+        cycle = self._protocol.cycle
+        if cycle is not None and cycle.response_started and cycle is not self._answered:
+            self._answered = cycle
+            self._head = data
+        elif self._head:
+            self._transport.write(self._head + data)
+            self._head = b""
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what was kept, and close."""
+        if self._head:
+            self._transport.write(self._head)
+            self._head = b""
+        self._transport.close()
+
+
 class Guarded(HttpToolsProtocol):
     """One connection. `overdue` is to be called every `look` seconds."""
 
@@ -98,7 +132,7 @@ class Guarded(HttpToolsProtocol):
         self._drained = 0  # times that a full buffer of answers was read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(_Joining(transport, self))  # type: ignore[arg-type]
         guard = self.guard
         self.refused = guard.served >= guard.connections
         if not self.refused:
