@@ -51,7 +51,7 @@ def test_alexnet_2012s_towers_hear_of_each_other_in_conv3_only() -> None:
 
 
 def test_response_normalisation_is_the_papers() -> None:
-    norm = create_model("alexnet-2012", 10, 3, 96, units=8).norm1
+    norm = create_model("alexnet-2012", 10, 3, 96, units=8).norm1.double()
     x = torch.randn(2, 96, 3, 3, dtype=torch.float64) * 100
     wanted = torch.empty_like(x)
     for channel in range(96):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from striate.serve.batching import Batcher
+from striate.serve.batching import Answered, Batcher
 from striate.serve.refusals import Busy, Refused
 
 # Against hanging; what takes so long in these tests never ends.
@@ -34,7 +34,8 @@ class Net:
         assert self.gate.wait(PATIENCE)
         if self.fails:
             raise ValueError("the net failed")
-        return images[:, 0, 0].astype(np.float32), [float(image[0, 0, 0]) for image in images]
+        levels = [float(image[0, 0, 0]) for image in images]
+        return Answered(images[:, 0, 0].astype(np.float32), levels, images[:, 0, 0, 0] > 9)
 
 
 def pictures(*levels: int) -> np.ndarray:
@@ -43,9 +44,10 @@ def pictures(*levels: int) -> np.ndarray:
 
 async def ask(batcher: Batcher, *levels: int) -> list[int]:
     with batcher.place(len(levels)):
-        logits, distances = await batcher.answer(pictures(*levels))
-    assert logits[:, 0].tolist() == distances
-    return [int(level) for level in logits[:, 0]]
+        answered = await batcher.answer(pictures(*levels))
+    assert answered.logits[:, 0].tolist() == answered.distances
+    assert answered.held.tolist() == [level > 9 for level in levels]
+    return [int(level) for level in answered.logits[:, 0]]
 
 
 def run(story: Callable[[Batcher, Net], Awaitable[None]], **options: Any) -> Net:
@@ -97,7 +99,7 @@ def test_one_that_is_being_decoded_is_waited_for() -> None:
             first = asyncio.ensure_future(ask(batcher, 1))
             await asyncio.sleep(0.05)
             assert net.batches == []
-            logits, _ = await batcher.answer(pictures(2))
+            logits = (await batcher.answer(pictures(2))).logits
         assert logits[0, 0] == 2 and await first == [1]
 
     assert run(story, max_wait=10 * PATIENCE).batches == [2]

@@ -21,6 +21,7 @@ from tests.serve.conftest import png
 
 import striate
 from striate.predictor.predictor import load_predictor
+from striate.serve.batching import Answered
 from striate.serve.limits import Limits
 from striate.serve.models import prepare
 
@@ -57,6 +58,54 @@ def test_one_picture_is_answered_as_predict_does(client: TestClient, pictures: l
         assert found["source"] == "body" and is_same(found, wanted[3])
     told = client.post("/predict", content=pictures[3]).json()
     assert (told["format"], told["model"], told["classes"]) == (1, "digits-run", list("0123456789"))
+
+
+def small_pictures(image: Image.Image) -> dict[str, bytes]:
+    """A digit, light on black (8, 8), as the small PNG files that are read without another thread, and others."""
+    level = np.asarray(image)
+    far = np.full((40, 40), 0, np.uint8)
+    far[2:10, 2:10] = level
+    empty = np.zeros_like(level)
+    kinds = {
+        "as it is": image,
+        "inverted": Image.fromarray(255 - level),
+        "colour": image.convert("RGB"),
+        "palette": image.convert("P"),
+        "16 bits": Image.fromarray(level.astype(np.uint16) * 257),
+        "light on nothing": Image.fromarray(np.dstack([empty + 255, level])),
+        "dark on nothing": Image.fromarray(np.dstack([empty, level])),
+        "in a corner": Image.fromarray(far),
+        "larger": image.resize((64, 64)),
+        "too large for it": image.resize((65, 64)),
+        "one pixel": Image.fromarray(level[4:5, 4:5]),
+        "blank": Image.fromarray(empty),
+    }
+    return {name: encoded(kind, "PNG") for name, kind in kinds.items()} | {"JPEG": encoded(image, "JPEG")}
+
+
+def encoded(image: Image.Image, form: str) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form)
+    return stream.getvalue()
+
+
+def test_small_pictures_of_all_kinds(client: TestClient, pictures: list[bytes], digits_run: Path) -> None:
+    kinds = small_pictures(Image.open(io.BytesIO(pictures[0])).convert("L"))
+    offline = load_predictor(digits_run, device="cpu")
+    for name, body in kinds.items():
+        found = client.post("/predict", content=body).json()["results"][0]
+        answer = offline.predict(body).to_json()
+        assert ("error" in found) == ("error" in answer), name
+        assert "error" in found or is_same(found, answer), (name, found, answer)
+        assert found.get("steps") == answer.get("steps"), name
+
+
+def test_a_second_header_makes_no_small_picture_large(client: TestClient) -> None:
+    body = encoded(Image.new("L", (5000, 5000)), "PNG")
+    first = struct.pack(">II5B", 8, 8, 8, 0, 0, 0, 0)
+    twice = body[:8] + struct.pack(">I", 13) + b"IHDR" + first + struct.pack(">I", zlib.crc32(b"IHDR" + first)) + body[8:]
+    response = client.post("/predict", content=twice)
+    assert response.status_code == 422 and "at most 4,096 are decoded" in response.text
 
 
 def test_many_pictures_are_answered_in_their_order(client: TestClient, pictures: list[bytes], wanted: Any) -> None:
@@ -257,7 +306,9 @@ def test_several_models(serve: Any, prepared_run: Any, digits_onnx: Path, pictur
 def test_answers_are_strict_json_also_where_a_net_overflows(serve: Any, pictures: list[bytes]) -> None:
     client = serve()
     batcher = client.app.state.models[0].batcher
-    batcher._ask = lambda images: (np.full((len(images), 10), np.nan, np.float32), [None] * len(images))
+    batcher._ask = lambda images: Answered(
+        np.full((len(images), 10), np.nan, np.float32), [None] * len(images), np.ones(len(images), bool)
+    )
     response = client.post("/predict", content=pictures[0])
     assert response.status_code == 500 and "no numbers" in response.json()["error"]["what"]
     json.loads(response.content)

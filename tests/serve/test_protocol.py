@@ -18,7 +18,7 @@ import uvicorn
 from tests.serve.hosts import Host, ask, closed_after, connect, read_answer, request, tiny
 from uvicorn.protocols.http import httptools_impl
 
-from striate.serve.protocol import Guarded, Patience
+from striate.serve.protocol import Guarded, Patience, _Joining
 
 QUICK = {"head": 0.8, "idle": 1.0, "window": 0.8, "body": 2.0, "told": 1.0, "look": 0.2}
 HEAD = b"POST /size HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n"
@@ -256,3 +256,40 @@ def test_patience_ends_before_20_seconds() -> None:
     """Two looks at a connection, each a second after the last, belong to it."""
     patience = Patience()
     assert max(patience.head, patience.idle, patience.window) + 2 * patience.look < 18
+
+
+def test_a_head_is_sent_with_what_follows_it() -> None:
+    class Transport:
+        sent: list[bytes] = []
+        closed = False
+
+        def write(self, data: bytes) -> None:
+            self.sent.append(data)
+
+        def close(self) -> None:
+            self.closed = True
+
+        def is_closing(self) -> bool:
+            return self.closed
+
+    class Cycle:
+        response_started = False
+
+    class Protocol:
+        cycle: Cycle | None = None
+
+    protocol, transport = Protocol(), Transport()
+    joining = _Joining(transport, protocol)  # type: ignore[arg-type]
+    joining.write(b"before any request")
+    protocol.cycle = Cycle()
+    joining.write(b"100 Continue")
+    protocol.cycle.response_started = True
+    for data in (b"head ", b"first ", b"second "):
+        joining.write(data)
+    assert transport.sent == [b"before any request", b"100 Continue", b"head first ", b"second "]
+    protocol.cycle = Cycle()
+    protocol.cycle.response_started = True
+    joining.write(b"head alone")
+    assert transport.sent[-1] == b"second " and not joining.is_closing()
+    joining.close()
+    assert transport.sent[-1] == b"head alone" and joining.is_closing()
