@@ -103,7 +103,9 @@ def test_small_pictures_of_all_kinds(client: TestClient, pictures: list[bytes], 
 def test_a_second_header_makes_no_small_picture_large(client: TestClient) -> None:
     body = encoded(Image.new("L", (5000, 5000)), "PNG")
     first = struct.pack(">II5B", 8, 8, 8, 0, 0, 0, 0)
-    twice = body[:8] + struct.pack(">I", 13) + b"IHDR" + first + struct.pack(">I", zlib.crc32(b"IHDR" + first)) + body[8:]
+    twice = (
+        body[:8] + struct.pack(">I", 13) + b"IHDR" + first + struct.pack(">I", zlib.crc32(b"IHDR" + first)) + body[8:]
+    )
     response = client.post("/predict", content=twice)
     assert response.status_code == 422 and "at most 4,096 are decoded" in response.text
 

@@ -260,8 +260,9 @@ def test_patience_ends_before_20_seconds() -> None:
 
 def test_a_head_is_sent_with_what_follows_it() -> None:
     class Transport:
-        sent: list[bytes] = []
-        closed = False
+        def __init__(self) -> None:
+            self.sent: list[bytes] = []
+            self.closed = False
 
         def write(self, data: bytes) -> None:
             self.sent.append(data)
