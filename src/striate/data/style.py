@@ -88,7 +88,7 @@ class DrawingStyle:
         median = (rim[:, (rim.shape[1] - 1) // 2] + rim[:, middle]) / 2  # at a third of np.median's time
         found = _Measures.of(ink)
         low, high = self.strokes[0] * (1 - _SLACK), self.strokes[-1] * (1 + _SLACK)
-        off = np.abs(getattr(found, self.centring) - np.float32(self.centre)).max(axis=1)
+        off = np.abs(getattr(found, self.centring) - np.asarray(self.centre, np.float32)).max(axis=1)
         held: NDArray[np.bool_] = (median <= INK) & (ink.max(axis=(1, 2)) >= self.peak * (1 - _SLACK))
         held &= (low <= found.strokes) & (found.strokes <= high)
         held &= (self.boxes[0] - 1 <= found.sides) & (found.sides <= self.boxes[1] + 1)
