@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import ultralytics
 from protocol import Race
+from torch.utils.data import DataLoader
 from ultralytics import YOLO
 
 NET = "yolo26n-cls.yaml"
@@ -41,17 +42,20 @@ def main() -> None:
     def predict() -> np.ndarray:
         nonlocal loader
         trainer = trainers[0]
-        if loader is None:
-            loader = trainer.get_dataloader(str(folder / "test"), batch_size=100, rank=-1, mode="val")
+        if loader is None:  # its own loader shuffles these pictures too
+            loader = DataLoader(trainer.build_dataset(str(folder / "test"), "val"), batch_size=100)
         net = trainer.ema.ema.eval()
-        answers = []
+        answers, classes = [], []
         with torch.inference_mode():
             for batch in loader:
                 found = net(batch["img"].float())
                 answers.append((found[0] if isinstance(found, tuple) else found).argmax(1))
-        # The loader goes through the folder by class; a file's name is its place in the data set.
-        order = [int(Path(sample[0]).stem) for sample in loader.dataset.samples]
-        return np.asarray(torch.cat(answers))[np.argsort(order)]
+                classes.append(batch["cls"])
+        # The data set goes through the folder by class; a file's name is its place in the data set.
+        order = np.argsort([int(Path(sample[0]).stem) for sample in loader.dataset.samples])
+        if not np.array_equal(np.asarray(torch.cat(classes))[order], race.test_labels):
+            raise RuntimeError("the pictures do not come as they were written")
+        return np.asarray(torch.cat(answers))[order]
 
     def starts(trainer: Any) -> None:
         trainers.append(trainer)
