@@ -39,7 +39,7 @@ def why_absent(folder: Path, name: str) -> str | None:
 
 
 def environ_of(temporary: Path | str) -> dict[str, str]:
-    """Return the variables of a process in a peer's environment; what it keeps for itself goes to a folder."""
+    """Return the variables of a side's process: not our own, and what it keeps for itself goes to a folder."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "OMP_WAIT_POLICY")}
     return {**kept, "FASTAI_HOME": f"{temporary}/fastai", "KERAS_HOME": f"{temporary}/keras", "MPLBACKEND": "agg"}
 

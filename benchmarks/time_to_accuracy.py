@@ -117,14 +117,12 @@ def ask(command: list[str], environ: dict[str, str], folder: Path, limit: float)
         return f"it ended without an answer: {last_line(done.stdout)[:200]}", seconds
 
 
-def run_peer(
-    command: list[str], data: str, side: str, seed: int, limit: float, folder: Path, environ: dict[str, str]
-) -> Outcome:
+def run_peer(command: list[str], data: str, side: str, seed: int, limit: float, folder: Path) -> Outcome:
     """Run one side that is not striate; `command` is a peer's, without the arguments that all take."""
     told = {"data": data, "folder": folder, "seed": seed, "target": GOALS[data].target, "limit": limit}
     arguments = [word for name, value in told.items() for word in (f"--{name}", str(value))]
     with tempfile.TemporaryDirectory() as work:
-        answer, seconds = ask([*command, *arguments], environ, Path(work), limit)
+        answer, seconds = ask([*command, *arguments], environments.environ_of(work), Path(work), limit)
     if isinstance(answer, str):
         return Outcome(data, side, seed, "failed", answer)
     unclocked = answer.pop("unclocked")
@@ -201,15 +199,15 @@ def outcomes(arguments: argparse.Namespace) -> Iterator[Outcome]:
                     limit = limit or arguments.times * ours.seconds
                     yield ours
                 for side in others:
-                    foreign = side in environments.NAMES
-                    reason = environments.why_absent(arguments.environments, side) if foreign else None
+                    reason = None
+                    if side in environments.NAMES:
+                        reason = environments.why_absent(arguments.environments, side)
                     reason = reason or ("" if limit else "striate failed, so there is no limit")
                     if reason:
                         yield Outcome(data, side, seed, "absent", reason)
                         continue
-                    environ = environments.environ_of(folder) if foreign else {**os.environ}
                     command = side_command(side, arguments.environments)
-                    yield run_peer(command, data, side, seed, limit, folder, environ)
+                    yield run_peer(command, data, side, seed, limit, folder)
 
 
 def listed(allowed: tuple[str, ...]) -> Any:

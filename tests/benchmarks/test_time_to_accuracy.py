@@ -65,9 +65,7 @@ def run(benchmark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         save_arrays(tmp_path, part, np.zeros((count, 2, 2, 1), np.uint8), np.arange(count) % 2)
     peer = tmp_path / "peer.py"
     peer.write_text(PEER.format(peers=str(BENCHMARKS / "peers")))
-    return lambda seed, limit: benchmark.run_peer(
-        [sys.executable, str(peer)], "mnist", "peer", seed, limit, tmp_path, {**os.environ}
-    )
+    return lambda seed, limit: benchmark.run_peer([sys.executable, str(peer)], "mnist", "peer", seed, limit, tmp_path)
 
 
 def test_a_peer_that_reaches_the_target_is_stopped_there(run: Any) -> None:
