@@ -111,7 +111,7 @@ class Race:
             **{"best": max(self._accuracies), "epochs": self.pictures / len(self.train_images)},
             **{"pictures": self.pictures, "unclocked": self.unclocked, "versions": versions},
         }
-        print(json.dumps(answer), flush=True)
+        print(f"\n{json.dumps(answer)}", flush=True)  # a progress bar may stand before it
 
     def picture_folder(self) -> Path:
         """Return a folder train|test/CLASS/INDEX.png of all pictures; written once, off the clock."""
