@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,6 @@ from striate.report.explain_page import ExplainPage
 from striate.report.explain_sheet import Excitement, explain_sheet
 
 HOSTILE = '<script>window.hit=1</script><img src=x onerror="window.hit=1">\'"&{{ 7*7 }}'
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RANDOM = np.random.default_rng(0)
 
 
@@ -86,19 +83,6 @@ def test_heat_is_orange_for_and_blue_against_and_none_leaves_the_picture() -> No
 def test_spread_takes_the_ends() -> None:
     assert list(explain_tiles.spread(5, 10)) == [0, 1, 2, 3, 4]
     assert list(explain_tiles.spread(50, 3)) == [0, 24, 49]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium, driven by playwright; the page is a local file, so no network is needed."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium here: the page is looked at where it is installed")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield started
-        started.close()
 
 
 @pytest.mark.parametrize("width", [400, 1400])

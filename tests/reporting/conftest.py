@@ -1,18 +1,12 @@
-"""What the tests of the pages share: a cache of their own, two small runs, and headless Chromium if it is there."""
+"""What the tests of the pages share: a cache of their own, and two small runs."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import striate
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WITHOUT_NETWORK = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
 @pytest.fixture(autouse=True)
@@ -38,15 +32,3 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reported") / "plain"
     striate.train("digits", model="mlp", epochs=1, quiet=True, threads=1, device="cpu", out=folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Headless Chromium; the tests that need it are skipped, saying so, without it."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium is installed: the pages cannot be opened")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=WITHOUT_NETWORK)
-        yield opened
-        opened.close()

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,15 +25,11 @@ from striate.explain.looking import net_batches
 from striate.serve.app import make_app
 from striate.serve.models import prepare
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 uvicorn = pytest.importorskip("uvicorn")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FOLDER = Path(striate.__file__).parent / "serve" / "page"
 HOSTILE = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>\'"&{{7*7}}'
 SOON = 20_000  # ms; nothing takes a second, but the machine may be busy
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium here: the page is looked at where it is")
 
 
 @contextmanager
@@ -50,15 +45,6 @@ def served(*targets: str, **options: Any) -> Iterator[tuple[str, Any]]:
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/", app
     server.should_exit = True
     thread.join(30)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
