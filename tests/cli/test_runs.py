@@ -387,8 +387,8 @@ class Net(nn.Sequential):
 
 
 def test_unknown_multiply_adds_are_called_unknown(striate: Any) -> None:
-    Path("net.py").write_text(FOURIER)
-    told = ("models", "net.py:Net", "--input", "1x8x8")
+    Path("fourier.py").write_text(FOURIER)
+    told = ("models", "fourier.py:Net", "--input", "1x8x8")
     text = striate(*told).out
     assert re.search(r"^0 +unknown +\d", text, re.M) and re.search(r"^in all +unknown", text, re.M)
     assert "MACs unknown: striate has no rule for what 0 multiplies; the others need 400." in text
@@ -399,12 +399,13 @@ def test_unknown_multiply_adds_are_called_unknown(striate: Any) -> None:
     assert striate(*told, "--svg", "net.svg").code == 0
     assert "multiply-adds unknown" in Path("net.svg").read_text(encoding="utf-8")
     trained = striate(
-        *("train", "digits", "--model", "net.py:Net", "--epochs", "1", "--threads", "1"),
+        *("train", "digits", "--model", "fourier.py:Net", "--epochs", "1", "--threads", "1"),
         *("--report", "--out", "my run", "--device", "cpu"),
     )
-    assert "striate predict 'my run' --model net.py:Net --data digits" in trained.out
+    assert "striate predict 'my run' --model fourier.py:Net --data digits" in trained.out
     assert trained.code == 0 and "410 parameters, multiply-adds unknown" in trained.out
-    assert "multiply-adds unknown" in Path("my run/MODEL_CARD.md").read_text(encoding="utf-8")
+    card = Path("my run/MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "multiply-adds unknown" in card and "striate predict 'my run' --model fourier.py:Net picture.png" in card
     page = Path("my run/report.html").read_text(encoding="utf-8")
     assert "multiply-adds unknown" in page and "乘加次数未知" in page
     assert "macs" not in json.loads(Path("my run/model.json").read_text())["metrics"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,3 +122,10 @@ def test_the_loss_of_knowing_nothing() -> None:
     assert chance_loss("cross-entropy", 10) == pytest.approx(math.log(10))
     assert chance_loss("mean-squared-error", 10) == pytest.approx(0.09)  # one of ten is 1: 0.1 · 0.81 + 0.9 · 0.01
     assert chance_loss("binary-cross-entropy", 2) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize(("last", "expected"), [(0.39, []), (0.26, ["labels-suspect"])])
+def test_a_net_that_begins_to_learn_late_is_not_said_to_have_wrong_labels(last: float, expected: list[str]) -> None:
+    rows = [row(i + 1, 1.39 - i / 50, 0.27 + i / 18, val) for i, val in enumerate((0.25, 0.29, last))]
+    found = replace(evidence(rows, validated=133, finished=False, whole=4), classes=4, commonest=0.27)
+    assert codes(diagnose(found)) == expected

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tests.models.families import NAMES, build, small_shape
 from torch import Tensor, nn
+from torch.nn import functional
 
 import striate
 import striate.models.summary
 from striate.cli.main import run
 from striate.errors import UsageError
 from striate.models.advice import advise, check_registered
+from striate.models.summary import check_fits
 from striate.models.user import instantiate, load_class
 
 NETS = '''
@@ -501,3 +505,115 @@ def test_advice_leaves_no_trace() -> None:
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(parameter.grad is None for parameter in net.parameters()) and net.training
+
+
+class Does(nn.Module):
+    """A net of the layers that it is given, whose forward is a function of them and the pictures."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Any], **layers: nn.Module) -> None:
+        super().__init__()
+        self.forward_of = forward
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.forward_of(self, x)
+
+
+def skips(net: Any, x: Tensor) -> Tensor:
+    x = net.a(x)
+    return (x + net.b(x)).mean((2, 3))
+
+
+def again(net: Any, x: Tensor) -> Any:
+    return net(x)
+
+
+def conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+
+@pytest.mark.parametrize(
+    ("net", "what", "fix"),
+    [
+        (Does(skips, a=conv(1, 8), b=conv(8, 16)), "do not match: 8 channels and 16", "nn.Conv2d(8, 16, 1)"),
+        (
+            Does(skips, a=conv(1, 8), b=conv(8, 8, stride=2)),
+            "do not match: 12 columns and 6",
+            "same strides and paddings",
+        ),
+        (
+            Does(lambda net, x: torch.cat([x, net.a(x)], 1).mean((2, 3)), a=conv(1, 9, stride=2)),
+            "lays maps together whose sides differ: 12 and 6",
+            "same strides and paddings",
+        ),
+        (
+            Does(lambda net, x: functional.max_pool2d(x, 16).flatten(1)),
+            "pools maps of 12x12, which are too small",
+            "take a pool away",
+        ),
+        (
+            Does(lambda net, x: net.a(x).mean((2, 3)), a=nn.ConvTranspose2d(3, 10, 2)),
+            "a nn.ConvTranspose2d(3, 10, kernel_size=(2, 2), stride=(1, 1)) got maps of 1 channel and wants 3",
+            "nn.ConvTranspose2d(1, 10, (2, 2), …)",
+        ),
+        (
+            Does(lambda net, x: functional.conv2d(x, torch.rand(10, 3, 3, 3)).mean((2, 3))),
+            "got maps of 1 channel and wants 3",
+            "weight of shape (outputs, 1, height, width)",
+        ),
+        (Does(lambda net, x: net.a(x), a=nn.Conv1d(1, 10, 3)), "which holds maps", "write nn.Conv2d in its place"),
+        (
+            Does(lambda net, x: net.b(net.a(x.flatten(1))), a=nn.LayerNorm(100), b=nn.Linear(144, 10)),
+            "got a batch of shape (2, 144) and wants it to end in 100",
+            "write nn.LayerNorm(144)",
+        ),
+        (
+            Does(lambda net, x: net.b(net.a(x)).mean((2, 3)), a=conv(1, 10), b=nn.GroupNorm(2, 8)),
+            "got 10 channels and wants 8",
+            "write nn.GroupNorm(2, 10)",
+        ),
+        (
+            Does(lambda net, x: net.a(x.squeeze(1))[0][:, -1], a=nn.LSTM(32, 10, batch_first=True)),
+            "got 12 numbers a step and wants 32",
+            "write nn.LSTM(12, 10, …)",
+        ),
+        (Does(lambda net, x: net.a(x), a=nn.Embedding(9, 10)), "as if they were whole numbers", "with a convolution"),
+        (Does(again), "calls itself without end", "and not self(x)"),
+        (Does(lambda net, x: net.a(x.permute(0, 2, 3, 1)), a=conv(1, 10)), "wants (2, 1, …)", "take the permute"),
+        (
+            Does(lambda net, x: net.a(x.flatten(1)).argmax(1), a=nn.Linear(144, 10)),
+            "torch.int64 numbers",
+            "before argmax",
+        ),
+    ],
+)
+def test_what_torch_says_is_told_as_what_to_write(net: nn.Module, what: str, fix: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_fits(net, (1, 12, 12), 10)
+    assert what in caught.value.what and fix in caught.value.fix, (caught.value.what, caught.value.fix)
+
+
+def test_a_device_that_forward_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: Any) -> None:
+        raise RuntimeError("Found no NVIDIA driver on your system.")
+
+    monkeypatch.setattr(Tensor, "cuda", missing)
+    with pytest.raises(UsageError, match="to a device of its own choice") as caught:
+        check_fits(Does(lambda net, x: x.cuda()), (1, 12, 12), 10)
+    assert "--device" in caught.value.fix
+
+
+def test_faults_that_only_several_passes_show() -> None:
+    def squeezes(net: Any, x: Tensor) -> Tensor:
+        return net.a(x.flatten(1)).squeeze()
+
+    def writes(net: Any, x: Tensor) -> Tensor:
+        return net.a(x.flatten(1)) * net.a.bias.relu_()
+
+    linear, shape = nn.Linear(144, 10), (1, 12, 12)
+    notes = advise(Does(squeezes, a=linear), shape, "cross-entropy")
+    assert any("write flatten(1) in place of squeeze()" in note for note in notes), notes
+    for forward, what in ((writes, "cannot be trained"), (lambda net, x: net.a(x.flatten(1)) / 0 * 0, "not finite")):
+        with pytest.raises(UsageError, match=what):
+            advise(Does(forward, a=linear), shape, "cross-entropy")

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from striate.report import text
-from striate.report.text import closing, count, duration, epoch_row, human, hyper_parameters, opening, percent
+from striate.report.text import (
+    closing,
+    count,
+    duration,
+    epoch_row,
+    human,
+    hyper_parameters,
+    opening,
+    percent,
+    typed_net,
+)
 
 SETTINGS: dict[str, Any] = {
     "optimizer": "sgd",
@@ -184,3 +194,13 @@ def test_rows_stand_below_their_headings() -> None:
 )
 def test_numbers_as_a_person_says_them(found: str, wanted: str) -> None:
     assert found == wanted
+
+
+def test_a_net_of_ones_own_is_named_as_it_was_typed() -> None:
+    assert (
+        typed_net("striate train d --model 'my nets/b.py:Net' --epochs 3\nstriate resume d", "Net")
+        == "my nets/b.py:Net"
+    )
+    assert typed_net("striate train d --model=b.py:Net", "Net") == "b.py:Net"
+    assert typed_net("striate.train('it\\'s', model=Net)", "Net") == typed_net("", "Net") == "net.py:Net"
+    assert typed_net("striate train d --model b.py:Other", "Net") == "net.py:Net"

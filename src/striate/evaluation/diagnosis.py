@@ -138,7 +138,8 @@ def _labels(evidence: Evidence) -> Diagnosis | None:
         at_peak = next(row for row in rows if row["val_accuracy"] == max(validated))
         fall, rise = max(validated) - now, train - at_peak["train_accuracy"]
         numbers |= {"val_accuracy": now, "best": max(validated)}
-        if now < evidence.commonest + noise and is_stuck(evidence, evidence.last):
+        at_chance = max(now, validated[-1]) < evidence.commonest + noise  # it may have begun to learn just now
+        if at_chance and is_stuck(evidence, evidence.last):
             what = (
                 f"shuffled labels suspected: after {len(rows)} epochs neither the train pictures ({percent(train)}) nor"
                 f" the validation pictures ({percent(now)}) are answered better than by always naming the commonest"
@@ -148,7 +149,7 @@ def _labels(evidence: Evidence) -> Diagnosis | None:
                 f"疑似标签被打乱：{len(rows)} 轮之后，训练图片（{percent(train)}）和验证图片（{percent(now)}）"
                 "的结果都不比总答最常见的类别更好，而梯度正常"
             )
-        elif now < evidence.commonest + noise:
+        elif at_chance:
             what = (
                 f"shuffled labels suspected: {percent(now)} of the validation pictures are answered as labelled, and"
                 f" always answering the commonest class gives {percent(evidence.commonest)}, while the train"

@@ -59,6 +59,12 @@ def advise(net: nn.Module, input_shape: Shape, loss: str) -> list[str]:
     trace = run_explained(net, pictures, training=False, watched=True)
     assert trace.watch is not None
     maker = trace.watch.maker_of(trace.output)
+    if not bool(torch.isfinite(trace.output).all()):
+        raise UsageError(
+            f"the outputs of {type(net).__name__} are not finite, on pictures of noise from 0 to 1",
+            "no loss can be computed of nan or inf",
+            "look for a division by zero, a logarithm or a root of what may be 0 or below",
+        )
     _refuse_probabilities(net, trace, maker, loss)
     notes = [
         _end(net, trace.output, maker),
@@ -138,10 +144,13 @@ def _steady(net: nn.Module, output: Tensor, pictures: Tensor) -> str | None:
             "training=self.training), or nn.Dropout as a layer"
         )
     try:
-        alone = torch.cat([run_explained(net, pictures[i : i + 1], training=False).output for i in range(2)])
+        alone = [run_explained(net, pictures[i : i + 1], training=False).output for i in range(2)]
     except UsageError as error:
         return f"{name} cannot answer for a single picture: {error.what}"
-    if float((output[:2] - alone).abs().max()) > scale:
+    if any(one.shape != output[:1].shape for one in alone):
+        shape = tuple(alone[0].shape)
+        return f"{name} returns shape {shape} for a single picture: write flatten(1) in place of squeeze()"
+    if float((output[:2] - torch.cat(alone)).abs().max()) > scale:
         return (
             f"{name}'s answer for a picture hangs on the other pictures of its batch: look for an operation along "
             "axis 0, or a view or permute that mixes the batch with another axis"
@@ -183,7 +192,10 @@ def _gradients(net: nn.Module, pictures: Tensor, parameters: list[nn.Parameter])
     for training in (True, False):
         with undisturbed(net), traced(net) as trace, torch.enable_grad():
             set_mode(net, training)
-            output = net(pictures)
+            try:
+                output = net(pictures)
+            except RuntimeError as error:
+                raise _backward_failure(net, error) from error
             if not output.requires_grad:
                 raise UsageError(
                     f"no gradient reaches any weight of {type(net).__name__}",
@@ -204,6 +216,10 @@ def _gradients(net: nn.Module, pictures: Tensor, parameters: list[nn.Parameter])
 def _backward_failure(net: nn.Module, error: RuntimeError) -> UsageError:
     text = str(error).partition("\n")[0]
     what = f"{type(net).__name__} runs forward and fails on the way back"
+    if "leaf Variable" in text and "in-place" in text:
+        place = last_place(error)
+        cause = f"a weight is written over in forward (at {place})" if place else "a weight is written over in forward"
+        return UsageError(f"{type(net).__name__} cannot be trained", cause, "write w.relu() in place of w.relu_()")
     if "inplace operation" in text:
         fix = "write x = x + y in place of x += y, and relu(x) in place of relu_(x) or inplace=True"
         return UsageError(what, "numbers that the gradient needs were written over", fix)

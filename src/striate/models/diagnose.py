@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from striate.errors import UsageError, near_names
 from striate.models.dry_run import Call, Trace, last_place, set_mode, traced, undisturbed
 from striate.models.table import lines_of, table_of
+from striate.models.torch_words import in_plain_words
 
 Shape = tuple[int, ...]
 RUN_TOGETHER = "the pictures of the batch were run together before it, as view(n) and view(-1, n) do"
@@ -66,9 +67,13 @@ def explain_failure(net: nn.Module, trace: Trace, batch_shape: Shape, error: Exc
     if problem is not None:
         what, cause, fix = problem
     else:
-        what = f"{_owner(net, call)} could not take a batch of shape {call.input_shape or batch_shape}"
         cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        fix = _after(trace)
+        told = in_plain_words(str(error), call, call.input_shape or batch_shape)
+        if told is not None:
+            what, fix = f"{_owner(net, call)} {told[0]}", told[1]
+        else:
+            what = f"{_owner(net, call)} could not take a batch of shape {call.input_shape or batch_shape}"
+            fix = _after(trace)
     return UsageError(what, f"{cause} (at {place})" if place else cause, fix)
 
 
@@ -111,13 +116,13 @@ def explain_output(net: nn.Module, trace: Trace, training: bool, batch: int, num
             return UsageError(what, "its forward ends without a return", "end forward with `return x`")
         return UsageError(what, fix="return the logits alone from forward")
     shape = tuple(output.shape)
-    if shape == wanted:
-        if output.dtype.is_floating_point:
-            return None
+    if not output.dtype.is_floating_point:
         return UsageError(
             f"{name} returns {output.dtype} numbers, striate wants logits, which are floating-point",
             fix="return the numbers before argmax",
         )
+    if shape == wanted:
+        return None
     what = f"the output of {name} has shape {shape} instead of {wanted}"
     if shape == (batch,):
         return UsageError(
@@ -195,6 +200,8 @@ def _conv(call: Call, layer: nn.Conv2d, shape: Shape, pictures: Shape) -> tuple[
         fix = f"write nn.Conv2d(in_channels={shape[1]}, out_channels={layer.out_channels}, {kernel}, …)"
         if shape[1:] == pictures and {shape[1], layer.in_channels} == {1, 3}:
             fix += ": the pictures are " + ("in colour" if shape[1] == 3 else "gray")
+        elif shape[1:] == (*pictures[1:], pictures[0]):
+            fix = "take the permute before it away: striate gives (pictures, channels, height, width), as torch wants"
         return what, cause, fix
     if isinstance(layer.padding, str):
         return None
@@ -244,7 +251,8 @@ def _view(net: nn.Module, trace: Trace, call: Call, batch_shape: Shape, view: st
     before = call.input_shape if call.is_layer else next((run.output_shape for run in trace.ended[::-1]), batch_shape)
     per_picture, rest = divmod(size, batch)
     what = f"{_owner(net, call)} cannot bring a batch of shape {before} into shape {view}"
-    cause = f"the batch has {size} numbers: {batch} pictures of {per_picture}" if not rest else f"it has {size} numbers"
+    pictures = f"{batch} picture{'s' * (batch != 1)} of {per_picture}"
+    cause = f"the batch has {size} numbers: {pictures}" if not rest else f"it has {size} numbers"
     fix = "write x.flatten(1), or nn.Flatten(), in its place, which keeps the batch"
     return what, cause, fix if rest else f"{fix}; a linear layer after it has in_features={per_picture}"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from striate.data.opening import printable
-from striate.report.text import accuracy_text, percent, size_of
+from striate.report.text import accuracy_text, percent, size_of, typed_net
 
 MOST_CLASSES = 200  # rows of the table of classes
 
@@ -47,7 +47,7 @@ def escape(text: Any) -> str:
 
 def _use(facts: Mapping[str, Any], net: str) -> list[str]:
     own = not (facts["card"] or {}).get("name")
-    given = f" --model net.py:{net}" if own else ""
+    given = f" --model {shlex.quote(typed_net(facts['command'], net))}" if own else ""
     metrics = (facts["card"] or {}).get("metrics", {})
     size = size_of(metrics) if "parameters" in metrics else ""
     weights = f"; weights of {facts['bytes'] / 1e6:.2f} MB" if facts["bytes"] else ""

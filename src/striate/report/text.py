@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -171,6 +172,19 @@ def accuracy_text(evaluation: Mapping[str, Any]) -> str:
         f"accuracy {percent(top1['value'])} (95 % interval {percent(top1['low'])} to {percent(top1['high'])},"
         f" {evaluation['samples']:,} pictures)"
     )
+
+
+def typed_net(command: str, name: str) -> str:
+    """Return a net of the user's own as a run's command named it, `file.py:Name`; net.py:Name where it does not say."""
+    for line in command.splitlines():
+        try:
+            words = shlex.split(line)
+        except ValueError:  # a line of Python
+            continue
+        for word in words:
+            if word.endswith(f".py:{name}"):
+                return word.removeprefix("--model=")
+    return f"net.py:{name}"
 
 
 def percent(fraction: float) -> str:

@@ -12,6 +12,7 @@ from striate.data.sources import looks_like_pictures
 from striate.errors import DataError
 from striate.evaluation.diagnosis import FEW_EPOCHS, diagnose
 from striate.evaluation.evidence import Diagnosis, Evidence
+from striate.report.text import typed_net
 from striate.runs.folder import RunFolder
 from striate.runs.journal import read_results, read_steps
 from striate.training.health import read_health
@@ -75,7 +76,10 @@ def next_command(found: Diagnosis, folder: Path, settings: Mapping[str, Any], *,
             return f'striate.resume("{folder}", data=data{words})'
         return f'striate.train(data, config="{folder}/config.yaml"{f", model={own}" if own else ""}{words})'
     words = "".join(f" --{name} {value}" for name, value in flags.items())
-    words = f" --model net.py:{own}{words}" if own and "model" not in flags else words
+    if own and "model" not in flags:
+        command = folder / "command.txt"
+        typed = typed_net(command.read_text("utf-8", "replace") if command.is_file() else "", own)
+        words = f" --model {shlex.quote(typed)}{words}"
     if found.verb == "resume":
         return f"striate resume {shlex.quote(str(folder))}{words}"
     return f"striate train --config {shlex.quote(f'{folder}/config.yaml')}{words}"
