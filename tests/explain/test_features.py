@@ -282,3 +282,21 @@ def test_a_layers_output_has_maps_or_numbers() -> None:
         np.testing.assert_allclose(layer_output(net, pictures, layer.name), wanted[layer.name], rtol=0, atol=1e-6)
     with pytest.raises(UsageError, match="unknown layer"):
         layer_output(net, pictures, "conv9")
+
+
+def test_a_linear_layer_that_reads_something_else_has_no_kernels_of_pictures() -> None:
+    """As many numbers as the picture has pixels, and none of them a pixel."""
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows, self.fc = nn.GRU(8, 8, batch_first=True), nn.Linear(64, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.rows(x.squeeze(1))[0].flatten(1))
+
+    assert layers_with_kernels(Rows(), (1, 8, 8)) == []
+    with pytest.raises(UsageError, match="no kernels"):
+        kernels(Rows(), "fc", (1, 8, 8))
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    assert layers_with_kernels(plain, (1, 8, 8)) == ["1"] and kernels(plain, "1", (1, 8, 8)).shape == (3, 1, 8, 8)

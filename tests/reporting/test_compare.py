@@ -11,7 +11,7 @@ import pytest
 from striate.cli.main import run as command
 from striate.evaluation.comparison import compare_answers, read_predictions
 from striate.report.words_zh import reason
-from striate.reporting.comparison import compare_pairs
+from striate.reporting.comparison import compare_pairs, write_comparison
 
 
 def test_table_json_and_page(
@@ -31,6 +31,14 @@ def test_table_json_and_page(
         and "exact" in text
         and text.count("<figure>") == min(24, expected["only_first"] + expected["only_second"])
     )
+
+
+def test_the_page_says_what_the_table_says(digits: Path, plain: Path, tmp_path: Path) -> None:
+    same = Path(shutil.copytree(digits, tmp_path / "same"))
+    for other, beyond in ((plain, True), (same, False)):
+        page = write_comparison([digits, other], tmp_path / "both.html").read_text(encoding="utf-8")
+        assert ("digits is better, beyond chance." in page) == ("digits 更好，超出偶然。" in page) == beyond
+        assert ("The difference may well be chance." in page) == ("差异可能出于偶然。" in page) == (not beyond)
 
 
 def test_runs_that_cannot_be_compared_say_why(

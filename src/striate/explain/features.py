@@ -193,7 +193,7 @@ def kernels(net: nn.Module, layer: str, input_shape: tuple[int, int, int] | None
         raise unknown_name("layer", layer, modules)
     module = modules[layer]
     weight = getattr(module, "weight", None)
-    if isinstance(module, nn.Linear) and input_shape and module.in_features == math.prod(input_shape):
+    if isinstance(module, nn.Linear) and input_shape and _reads_the_picture(net, layer, module, input_shape):
         weight = module.weight.view(-1, *input_shape)
     elif not isinstance(module, nn.Conv2d):
         weight = None
@@ -210,9 +210,24 @@ def layers_with_kernels(net: nn.Module, input_shape: tuple[int, int, int]) -> li
     names = [name for name, module in net.named_modules() if name and isinstance(module, nn.Conv2d)]
     if names:
         return names
-    size = math.prod(input_shape)
     linear = [(name, module) for name, module in net.named_modules() if name and isinstance(module, nn.Linear)]
-    return [name for name, module in linear[:1] if module.in_features == size]
+    return [name for name, module in linear[:1] if _reads_the_picture(net, name, module, input_shape)]
+
+
+def _reads_the_picture(net: nn.Module, layer: str, module: nn.Linear, input_shape: tuple[int, int, int]) -> bool:
+    """Say whether a linear layer gets the picture itself, and not as many numbers of another kind."""
+    if module.in_features != math.prod(input_shape):
+        return False
+    picture = as_input(net, torch.linspace(0, 1, module.in_features).view(1, *input_shape))
+    taken: list[Tensor] = []
+
+    def see(name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+        if name == layer:
+            taken.append(arguments[0].flatten().clone())
+
+    with at_rest(net), watched(net, see):
+        net(picture.clone())
+    return bool(taken) and torch.equal(taken[0], picture.flatten())
 
 
 def scaled(kernel: Floats) -> Floats:

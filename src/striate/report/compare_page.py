@@ -60,12 +60,12 @@ def _pairs(pairs: Any) -> list[dict[str, Any]]:
                 answers = [(printable(answer), sure) for answer, sure in one.answers]
                 about = {"label": printable(one.label), "source": printable(one.source), "answers": answers}
                 pictures.append({"picture": address, **about})
-        clear = pair.get("p", 1.0) < LIKELY
+        beyond = pair.get("p", 1.0) < LIKELY
         better = "first" if pair.get("only_first", 0) > pair.get("only_second", 0) else "second"
         names = {key: printable(pair[key]) for key in ("first", "second")}
         if "problem" in pair:
             names |= {"problem": printable(pair["problem"]), "problem_zh": printable(words_zh.reason(pair["problem"]))}
-        shown.append({**pair, **names, "pictures": pictures, "clear": clear, "better": names[better]})
+        shown.append({**pair, **names, "pictures": pictures, "beyond": beyond, "better": names[better]})
     return shown
 
 
