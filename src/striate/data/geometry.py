@@ -136,4 +136,6 @@ def _why_channels(channels: int, grays: int, count: int) -> str:
 
 
 def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]}"
+    if size[0] == size[1]:
+        return f"{size[0]}×{size[1]}"
+    return f"{size[0]}×{size[1]} (height × width)"  # as --size takes it; elsewhere the width comes first
