@@ -59,7 +59,10 @@ def test_the_reasons_name_what_decided() -> None:
 def test_given_values_win_and_say_so() -> None:
     geometry = choose_geometry(headers((500, 375)), size=(96, 128), fit="pad", channels=1)
     assert geometry == Geometry(
-        (96, 128), "pad", 1, ("size 96×128 (height × width): given", "fit pad: given", "channels 1: 1 in colour become gray")
+        (96, 128),
+        "pad",
+        1,
+        ("size 96×128 (height × width): given", "fit pad: given", "channels 1: 1 in colour become gray"),
     )
 
 

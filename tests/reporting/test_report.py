@@ -71,7 +71,7 @@ def test_train_writes_a_card_and_the_report_when_asked(tmp_path: Path, monkeypat
 
 def test_every_setting_has_chinese_words() -> None:
     chinese = words_zh.SETTINGS
-    assert set(chinese) == set(TrainSettings.model_fields) - {"out"}
+    assert set(TrainSettings.model_fields) - {"out"} <= set(chinese)
     assert all(has_chinese(short) or short == "" for short, _ in chinese.values())
     assert [name for name, (_, told) in chinese.items() if not has_chinese(told) and name != "device"] == []
     for name, words in (("schedule", words_zh.SCHEDULES), ("loss", words_zh.LOSSES)):

@@ -12,6 +12,8 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "class_names": ("类别名语言", "公开数据集类别名的语言"),
     "model": ("网络", "网络的名称，或 net.py:MyNet"),
     "model_option": ("网络选项", "网络的选项，名称=值"),
+    "init_from": ("起始权重", "起始权重：某次运行的、文件的、torchvision；none：随机；auto：timm:NAME 用其公布的"),
+    "freeze": ("冻结", "只训练末层的轮数，或 all：一直冻结"),
     "recipe": ("配方", "作为起点的一组命名设置"),
     "size": ("尺寸", "网络看到的高和宽：96 或 96x128"),
     "fit": ("适配方式", "怎样把图片变为该尺寸"),
@@ -19,6 +21,8 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "fixes": ("修正表", "自备图片：要丢弃、改标签或合并的表（见 check）"),
     "follow_links": ("跟随链接", "自备图片：也跟随指向文件夹之外的链接"),
     "strict": ("严格", "自备图片：有待决定的发现时拒绝训练"),
+    "memory": ("图片内存", "图片最多占用的内存，如 2gb；更多的放在磁盘；默认为内存的四分之一"),
+    "order": ("打乱方式", "whole：整体打乱；blocks：按块打乱；auto：在磁盘上时按块"),
     "cache": ("缓存", "自备图片：保留解码结果供下次使用"),
     "mean": ("均值", "从图片中减去，以 0–1 为单位；默认取训练集的"),
     "std": ("标准差", "用来除图片，以 0–1 为单位；默认取训练集的"),
@@ -63,6 +67,8 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "device": ("设备", "auto、cpu、cuda、cuda:1、mps"),
     "precision": ("精度", "运算的数字格式"),
     "threads": ("线程数", "0：自动选择"),
+    "timeout": ("等待时限", "在 torchrun 下：一个进程等待另一个多久"),
+    "track": ("跟踪", "同时写入 tensorboard、mlflow 或两者；none：都不"),
     "save_every": ("保存间隔", "一轮之内也保存：200（步）、60s 或 none；auto：占时不到 1 %"),
 }
 
