@@ -186,6 +186,7 @@ PASSES = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read as Linux tells it")
 def test_no_pass_over_pictures_on_disk_holds_them_in_memory(tmp_path: Path) -> None:
     done = subprocess.run(
