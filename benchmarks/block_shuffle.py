@@ -69,8 +69,9 @@ def measures(part: Dataset, blocks: Blocks | None, batch: int) -> tuple[float, f
 
 def formula(count: int, blocks: Blocks, batch: int) -> float:
     """Return what docs/large.md promises for the variance, for pictures sorted by class."""
-    mixed, all_of_them = blocks.held / 2, count / blocks.pictures
-    return 1 + (batch - 1) / mixed * max(0.0, 1 - mixed / all_of_them)
+    size, mixed, all_of_them = blocks.pictures, blocks.held // 2, count / blocks.pictures
+    same = (size - 1) / max(1, size * mixed - 1)
+    return 1 + (batch - 1) * same * max(0.0, 1 - mixed / all_of_them)
 
 
 def accuracies(parts: Parts, order: str, arguments: argparse.Namespace) -> list[float]:
