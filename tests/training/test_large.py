@@ -265,7 +265,7 @@ def peak_of(command: list[str], environment: dict[str, str], patience: float) ->
 def test_training_on_many_times_the_allowance_in_bounded_memory(tmp_path: Path) -> None:
     """574 MB of decoded pictures, 64 MB allowed: train, report (evaluate, too) and check hold a fraction of them."""
     write_photographs(tmp_path / "many", 4_000, 224)
-    write_photographs(tmp_path / "few", 100, 224)
+    write_photographs(tmp_path / "few", 400, 224)  # as many as a batch of answers, and no more than is allowed
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OPENBLAS_NUM_THREADS": "1"}
     striate = [sys.executable, "-m", "striate"]
     peaks: dict[str, dict[str, int]] = {"few": {}, "many": {}}
