@@ -31,7 +31,7 @@ def accuracies(recipe: str, seed: int, train_range: str) -> tuple[float, float]:
             pass
         assert job.evaluation is not None
         before = job.evaluation.record["top1"]["value"]
-        recompute_batchnorm(job.tested, job.learner.batches, settings.epochs)
+        recompute_batchnorm(job.tested.net, job.learner.batches, settings.epochs)
         part, images, indices = job.material.pictures("test")
         after = evaluate_pictures(job.predictor(), part, images, indices, split="test").record["top1"]["value"]
     return before, after

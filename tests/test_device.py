@@ -207,3 +207,24 @@ def test_the_environment_names_what_numbers_depend_on() -> None:
     assert record["torch"] == torch.__version__ and record["device"] == "cpu" and record["device_name"]
     assert set(record) >= {"format", "striate", "python", "numpy", "pillow", "system", "capability", "cores"}
     assert device.peak_memory_mb() > 10
+
+
+def test_pictures_lie_on_a_gpu_where_they_take_at_most_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda at: (1000, 8000))
+    assert device.fits(CUDA, 500)
+    assert not device.fits(CUDA, 501)
+    assert not device.fits(CPU, 1)
+
+
+def test_what_goes_to_a_gpu_is_pinned_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def to(self: torch.Tensor, *where: Any, **how: Any) -> torch.Tensor:
+        asked.append((where, how))
+        return self
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: asked.append("pinned") or self)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    device.send(torch.ones(2), CUDA)
+    device.send(torch.ones(2), CPU)
+    assert asked == ["pinned", ((CUDA,), {"non_blocking": True}), ((CPU,), {})]

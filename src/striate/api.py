@@ -27,6 +27,8 @@ from striate.runs.journal import EpochResult, read_results, read_steps
 from striate.settings.layers import resolve_train
 from striate.settings.train import TrainSettings
 from striate.training.begin import resume_job, start_job
+from striate.training.distributed import Alone, join
+from striate.training.follower import follow
 from striate.training.job import Job
 from striate.training.material import as_parts
 from striate.training.pictures import pictures_of, run_of
@@ -127,11 +129,15 @@ def run_training(
 ) -> Run:
     """Train with settings that are already resolved; the command line calls this."""
     began = time.perf_counter()
-    with Passes(quiet) as passes:
-        job = start_job(settings, data=data, model=model, report=_teller(quiet), stage=passes.stage, command=command)
-    typed = settings.model if settings.model is not None and ".py:" in settings.model else ""
-    _draw_samples(job)
-    return _carry_out(job, began, live=live, quiet=quiet, report=report, data=data, typed=typed)
+    with join(settings.timeout) as team:
+        if not team.leads:
+            return _follow(team, settings, data, model)
+        with Passes(quiet) as passes:
+            start: dict[str, Any] = {"data": data, "model": model, "stage": passes.stage, "command": command}
+            job = start_job(settings, report=_teller(quiet), team=team, **start)
+        typed = settings.model if settings.model is not None and ".py:" in settings.model else ""
+        _draw_samples(job)
+        return _carry_out(job, began, live=live, quiet=quiet, report=report, data=data, typed=typed)
 
 
 def resume(
@@ -156,16 +162,21 @@ def resume(
     parts = as_parts(data) if data is not None else None
     if data_root is not None:
         settings["data_root"] = Path(data_root)
-    job = resume_job(
-        open_run(run),
-        data=parts,
-        model=model,
-        given=settings,
-        allow_changes=allow_changes,
-        report=_teller(quiet),
-        command=command or f"striate.resume({str(run)!r}{''.join(f', {k}={v!r}' for k, v in settings.items())})",
-    )
-    return _carry_out(job, began, live=False, quiet=quiet, report=report, data=parts)
+    with join(str(settings.get("timeout", TrainSettings.model_fields["timeout"].default))) as team:
+        if not team.leads:
+            own: dict[str, Any] = {"data_root": settings.get("data_root")}
+            return _follow(team, TrainSettings(**own), parts, model)
+        job = resume_job(
+            open_run(run),
+            data=parts,
+            model=model,
+            given=settings,
+            allow_changes=allow_changes,
+            report=_teller(quiet),
+            command=command or f"striate.resume({str(run)!r}{''.join(f', {k}={v!r}' for k, v in settings.items())})",
+            team=team,
+        )
+        return _carry_out(job, began, live=False, quiet=quiet, report=report, data=parts)
 
 
 load = load_predictor
@@ -203,6 +214,13 @@ def evaluate(
     if out is not None:
         write_json(Path(out), evaluation.record)
     return evaluation.record
+
+
+def _follow(team: Alone, settings: TrainSettings, data: Parts | None, model: Any) -> Run:
+    """Train along with the first process of a team, which shows and writes everything."""
+    follower = follow(team, settings, data, model)
+    follower.run()
+    return Run(RunFolder(follower.folder), data=data)
 
 
 def _teller(quiet: bool, tell: Callable[[str], None] = note) -> Callable[[str], None]:

@@ -55,6 +55,18 @@ def choose_device(name: str) -> tuple[torch.device, str]:
     return device, ""
 
 
+def fits(device: torch.device, content: int) -> bool:
+    """Say whether so many bytes may lie on a GPU all the time: where they take at most half of what is free there."""
+    return device.type == "cuda" and 2 * content <= torch.cuda.mem_get_info(device)[0]
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Bring a tensor to the device; to a GPU from pinned memory, so that nobody waits for the copy."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def key(seed: int, stream: str, epoch: int = 0, step: int = 0) -> int:
     """Return a 63-bit number that is a function of its arguments alone (blake2b).
 

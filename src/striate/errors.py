@@ -18,6 +18,7 @@ class StriateError(Exception):
 
     exit_code = 1
     detail: Sequence[str] = ()
+    told = False  # by another process of the same training
 
     def __init__(self, what: str, cause: str = "", fix: str = "") -> None:
         super().__init__(what, cause, fix)
@@ -71,6 +72,10 @@ class WriteFailed(StriateError):
 
 class LockHeld(StriateError):
     """Another process is working in the same folder."""
+
+
+class PeerLost(StriateError):
+    """Another process of the same training is gone, or does not answer."""
 
 
 class Interrupted(StriateError):

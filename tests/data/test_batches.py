@@ -337,3 +337,15 @@ def test_a_read_only_map_is_read_whole_and_in_blocks(tmp_path: Any) -> None:
         assert_same(
             list(make(8, images=mapped, blocks=blocks).sample(0, 30)), list(make(8, blocks=blocks).sample(0, 30))
         )
+
+
+def test_pictures_on_a_gpu_are_gathered_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is at hand: the meta device knows where things are, and holds nothing."""
+    images, labels = np.zeros((6, 4, 4, 1), np.uint8), np.zeros(6, np.int64)
+    monkeypatch.setattr("striate.data.batches.fits", lambda device, content: device.type == "meta" and content == 96)
+    preprocess = Preprocess((4, 4), channels=1)
+    common: dict[str, Any] = {"batch_size": 4, "seed": 0, "device": torch.device("meta")}
+    there = Batches(images, labels, np.arange(6), preprocess, **common)
+    assert there._gather(torch.tensor([1, 2])).device.type == "meta"
+    augmented = Batches(images, labels, np.arange(6), preprocess, operations=augment.parse("shift:1"), **common)
+    assert augmented._gather(torch.tensor([1, 2])).device.type == "cpu"

@@ -253,7 +253,7 @@ def test_the_shipped_weights_are_those_that_were_tested(start: Start, small: Any
         job = finish(start(f"run-{len(settings)}", epochs=3, **settings))
         card = read_card(job.folder.path)
         weights = read_weights(job.folder.path, card)
-        assert all(torch.equal(weights[name], value) for name, value in job.tested.state_dict().items())
+        assert all(torch.equal(weights[name], value) for name, value in job.tested.net.state_dict().items())
         assert card.weights["epoch"] == job.best.epoch and card.temperature == job.temperature
         net = small()
         net.load_state_dict(weights)

@@ -145,7 +145,7 @@ def test_clipping_bounds_every_step(tmp_path: Path) -> None:
 
 def test_batchnorm_is_measured_anew_after_one_picture_a_step(tmp_path: Path) -> None:
     one, off = (finish(_one_picture_a_step(tmp_path / wanted, wanted)) for wanted in ("auto", "off"))
-    left, right = one.tested.state_dict(), off.tested.state_dict()
+    left, right = one.tested.net.state_dict(), off.tested.net.state_dict()
     changed = {name for name in left if not torch.equal(left[name], right[name])}
     assert changed and all("running" in name or "tracked" in name for name in changed), "no weight may change"
     assert one.evaluation is not None and off.evaluation is not None

@@ -12,9 +12,11 @@ import typer
 import typer.core
 import typer.main
 
-from striate.cli.errors import Terminated, sigterm_unwinds, tell
+from striate.cli.errors import Terminated, explain, sigterm_unwinds, tell
 from striate.cli.group import CONTEXT, LazyGroup, Verbs
 from striate.cli.output import COMMAND_LINE
+from striate.errors import PeerLost, UsageError
+from striate.settings.launch import Launch, find_launch
 
 VERBS: Verbs = {
     "train": ("striate.cli.train:train", "Train a net on a data set, test it and write a run folder"),
@@ -36,6 +38,9 @@ VERBS: Verbs = {
     "data": ("striate.cli.data:data", "List, show and add data sets"),
     "cache": ("striate.cli.cache:cache", "List or remove the decoded pictures that are kept on disk"),
 }
+
+# Verbs that several processes, started by torchrun, carry out together.
+TOGETHER = ("train", "resume")
 
 EPILOG = "Start with: striate train digits"
 
@@ -86,10 +91,12 @@ def run(arguments: Sequence[str]) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character gets its code, not a traceback
             stream.reconfigure(errors="backslashreplace")
     COMMAND_LINE.set(tuple(arguments))
+    launch = find_launch()
     try:
         with sigterm_unwinds(), warnings.catch_warnings():
             if not debug:  # a bad picture is told in our words; Pillow's own remarks would bury them
                 warnings.filterwarnings("ignore", module="PIL")
+            _check_launch(launch, arguments)
             command = build()
             with command.make_context("striate", list(arguments) or ["--help"]) as context:
                 command.invoke(context)
@@ -100,8 +107,28 @@ def run(arguments: Sequence[str]) -> int:
         return _quiet_pipe()
     except (Exception, KeyboardInterrupt, Terminated) as error:
         _flushed(0)
+        if _told_elsewhere(error, launch) and not debug:
+            return explain(error)[3]
         return tell(error, debug=debug)
     return 0
+
+
+def _check_launch(launch: Launch | None, arguments: Sequence[str]) -> None:
+    """Let one of the processes that torchrun started speak. Raises UsageError for a verb that is the work of one."""
+    if launch is None or launch.size == 1:
+        return
+    verb = next(iter(arguments), "")
+    if verb in VERBS and verb not in TOGETHER:
+        raise UsageError(f"{verb} is the work of one process", "torchrun started several", f"striate {verb} …")
+    if launch.rank:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _told_elsewhere(error: BaseException, launch: Launch | None) -> bool:
+    """Say whether another process tells of this error: it was told to it, or is the same in all on this machine."""
+    if launch is None or launch.size == 1:
+        return False
+    return getattr(error, "told", False) or (launch.local_rank > 0 and not isinstance(error, PeerLost))
 
 
 def take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:

@@ -19,7 +19,7 @@ from striate.data.mixing import mix_labels
 from striate.data.operation import Context, Operation
 from striate.data.order import Blocks
 from striate.data.preprocess import Preprocess
-from striate.device import generator
+from striate.device import fits, generator, send
 from striate.errors import UsageError
 
 # Without augmentation a chunk of several batches is gathered and normalised at once and then handed out as views:
@@ -76,6 +76,9 @@ class Batches:
         self.blocks = blocks
         # A map of a file may be read-only, of which torch makes no tensor.
         self._tensor = torch.from_numpy(images) if images.flags.writeable and blocks is None else None
+        # Augmentation is the processor's work; without it all pictures may lie on the GPU.
+        if self._tensor is not None and not operations and fits(device, images.nbytes):
+            self._tensor = self._tensor.to(device)
         if self.mixing is not None and num_classes < 1:
             raise UsageError(f"{self.mixing} without num_classes", "mixed labels need it", "give num_classes")
         # Once on one picture: what is too strong for this size is refused before the first epoch.
@@ -138,7 +141,7 @@ class Batches:
         at_size = replace(self.preprocess, fit="stretch")  # from the larger pictures that are kept for `crop`
         for chosen in order.split(self.batch_size):
             if len(chosen) == min(self.batch_size, len(order)):
-                floats = self._to_floats(torch.from_numpy(at_size.geometry_all(self._gather(chosen).numpy())))
+                floats = self._to_floats(torch.from_numpy(at_size.geometry_all(self._gather(chosen).cpu().numpy())))
                 yield floats, self.labels[chosen].to(self.device)
 
     def _augmented(self, chosen: torch.Tensor, epoch: int, step: int, take: Take) -> tuple[torch.Tensor, torch.Tensor]:
@@ -146,6 +149,8 @@ class Batches:
         rows = torch.arange(len(chosen)).tensor_split(self.share[1])[self.share[0]]
         context = Context(generator(self.seed, "augment", epoch, step), chosen, epoch, self.seed)
         labels = self.labels[chosen]
+        if not len(rows):  # a batch smaller than the team
+            return self._to_floats(self._gather(chosen[rows])), labels[rows].to(self.device)
         if self.mixing is None:
             pictures = augment.apply(self.changes, take(rows), context, rows)
             return self._to_floats(pictures), labels[rows].to(self.device)
@@ -171,10 +176,10 @@ class Batches:
     def _gather(self, chosen: torch.Tensor) -> torch.Tensor:
         if self._tensor is None:
             return torch.from_numpy(self.images[chosen.numpy()])
-        return self._tensor.index_select(0, chosen)  # a tenth of the time of images[chosen]
+        return self._tensor.index_select(0, chosen.to(self._tensor.device))  # a tenth of the time of images[chosen]
 
     def _to_floats(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.preprocess.normalise(pictures.to(self.device), self.channels_last)  # (B, C, H, W)
+        return self.preprocess.normalise(send(pictures, self.device), self.channels_last)  # (B, C, H, W)
 
 
 def versions(images: Images, operations: Sequence[Operation], epochs: int) -> Images:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    def part(self, rows: slice) -> Rows:
+        """Return some of them, which are not read yet either."""
+        return replace(self, indices=self.indices[rows])
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from striate.settings.base import Settings
+from striate.settings.launch import find_launch
 from striate.settings.values import check_bytes, check_order, parse_range, parse_time, read_numbers, read_size
 
 
@@ -106,6 +107,7 @@ class TrainSettings(Settings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="number format of the arithmetic")
     threads: int = Field(0, ge=0, description="0 chooses")
+    timeout: str = Field("10m", description="under torchrun: how long a process waits for another one: 90s, 10m")
     # files
     out: Path | None = Field(None, description="exactly this folder; default: runs/<data>-<model>-<n>")
     save_every: str | None = Field(
@@ -143,7 +145,7 @@ class TrainSettings(Settings):
             parse_range(value)
         return value
 
-    @field_validator("time")
+    @field_validator("time", "timeout")
     @classmethod
     def _time(cls, value: str | None) -> str | None:
         if value is not None:
@@ -214,5 +216,6 @@ EFFECTS: tuple[tuple[str, str, Any], ...] = (
     ("step_factor", "schedule step", lambda s: s.schedule == "step"),
     ("label_smoothing", "loss cross-entropy", lambda s: s.loss == "cross-entropy"),
     ("validate_every", "a validation set", lambda s: s.has_validation),
+    ("timeout", "torchrun", lambda s: find_launch() is not None),
     ("early_stop", "a validation set, seen after epochs", lambda s: s.has_validation and s.validate_every > 0),
 )

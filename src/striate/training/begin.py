@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from striate.data.dataset import Parts
 from striate.data.own import Stage, no_stage
 from striate.data.split import Split
 from striate.device import Plan, choose_device, environment, processor_flags
-from striate.errors import UsageError
+from striate.errors import StriateError, UsageError
 from striate.files import write_text
 from striate.runs.checkpoint import list_checkpoints, load_checkpoint
 from striate.runs.folder import RunFolder, check_out, claim_run
@@ -22,23 +22,24 @@ from striate.runs.journal import read_steps
 from striate.settings.train import TrainSettings
 from striate.training.changes import (
     FREE,
-    NEVER_RESTARTED,
     PLANNED,
     Change,
     change_settings,
     data_differences,
     environment_differences,
-    rate_in_cycles,
     read_changes,
+    run_in_cycles,
     settings_after,
     tell_differences,
     told_cycle,
     write_changes,
 )
+from striate.training.distributed import ALONE, Alone
+from striate.training.follower import lead
 from striate.training.job import Best, Job
 from striate.training.loop import Learner, Progress
 from striate.training.material import Material, Opened, Report, open_data, prepare_material
-from striate.training.prepare import OWN, prepare_learner, prepare_net
+from striate.training.prepare import OWN, prepare_learner, prepare_net, typed_class
 from striate.training.records import config_text, data_record, fingerprints, picture_list, read_config
 from striate.training.state import load_state
 
@@ -54,21 +55,27 @@ def start_job(
     report: Report,
     stage: Stage = no_stage,
     command: str = "",
+    team: Alone = ALONE,
 ) -> Job:
     """Prepare everything, claim the run folder and write what describes the run.
 
     `data` Parts instead of a named set; `model` a user's module or its class; `split` instead of the one that the
     settings would make; `report` takes one line at a time,
-    `stage` is told how far long passes over the pictures are (data/own.py).
+    `stage` is told how far long passes over the pictures are (data/own.py); `team`: the processes that train together.
+    A run that torchrun had to start anew goes on instead.
     """
+    begun = _begun_before(team, settings)
+    if begun is not None:
+        model = typed_class(settings) if model is None else model
+        return resume_job(begun, data=data, model=model, report=report, command=command, team=team)
     if settings.out is not None:  # before data are read, which may take minutes
         check_out(settings.out)
     opened = open_data(settings, report, stage) if data is None else Opened(data, settings)
     settings = opened.settings
     material = prepare_material(settings, opened.parts, split, report)
     settings = with_order(settings, material)
-    parts = prepare_net(settings, material, model)
-    learner = prepare_learner(settings, material, parts, None)
+    parts = prepare_net(settings, material, model, team.size)
+    learner = prepare_learner(settings, material, parts, None, team)
     if parts.name is None:
         settings = settings.model_copy(update={"model": OWN + type(learner.net).__name__})
     label = parts.name or type(learner.net).__name__
@@ -78,11 +85,12 @@ def start_job(
         job = Job(settings, material, parts, learner, folder, report)
         write_text(folder.file("config.yaml"), config_text(settings, given=data is not None))
         write_text(folder.file("command.txt"), command + "\n")
-        folder.write_json("env.json", {**environment(learner.device), "plan": learner.plan.to_json()})
+        folder.write_json("env.json", _environment(learner))
         folder.write_json("data.json", data_record(material, opened.checkup, given=data is not None))
         folder.write_json("split.json", material.split.to_json())
         _write_pictures(folder, opened.parts)
         job.journal.start()
+        lead(job)
         job.held = stack.pop_all()
     return job
 
@@ -96,6 +104,7 @@ def resume_job(
     allow_changes: bool = False,
     report: Report,
     command: str = "",
+    team: Alone = ALONE,
 ) -> Job:
     """Prepare a run to go on from its newest good checkpoint.
 
@@ -104,9 +113,11 @@ def resume_job(
     changes.json. Raises LockHeld where a process is at work in the folder.
     """
     folder.must_be_trained()
+    if team.launch is not None and team.launch.restarts and _is_of(team, folder):
+        given = {}  # it was changed so before the restart
     with contextlib.ExitStack() as stack:
         stack.enter_context(folder.lock())
-        job = _resumed(folder, data, model, given or {}, allow_changes, report, command)
+        job = _resumed(folder, data, model, given or {}, allow_changes, report, command, team)
         job.held = stack.pop_all()
     return job
 
@@ -119,6 +130,7 @@ def _resumed(
     allowed: bool,
     report: Report,
     command: str,
+    team: Alone,
 ) -> Job:
     changes = read_changes(folder)
     recorded = settings_after(read_config(folder), changes)
@@ -146,10 +158,11 @@ def _resumed(
     settings = with_order(settings, material)
     if "order" in different:  # the numbers of its blocks, which another machine would not choose
         different["order"][1] = settings.order
-    parts = prepare_net(settings, material, model)
+    parts = prepare_net(settings, material, model, team.size)
     environment_then = folder.read_json("env.json")
-    learner = prepare_learner(settings, material, parts, _recorded_plan(environment_then, settings, different))
-    environment_now = {**environment(learner.device), "plan": learner.plan.to_json()}
+    plan = _recorded_plan(environment_then, settings, different, team)
+    learner = prepare_learner(settings, material, parts, plan, team)
+    environment_now = _environment(learner)
 
     change = Change(
         step=progress.step,
@@ -173,6 +186,8 @@ def _resumed(
         write_text(folder.file("config.yaml"), config_text(settings, given=data is not None, changed=bool(changes)))
     if command:
         _add_command(folder, command)
+    if team.launch is not None:
+        folder.write_json("env.json", environment_now)
 
     job = Job(settings, material, parts, learner, folder, report)
     if tensors:
@@ -180,14 +195,12 @@ def _resumed(
     run_in_cycles(learner, settings, changes)
     job.progress = progress
     job.best = Best(**{name: _number(value) for name, value in state["best"].items()})
-    if extended:
-        job.best.epochs_since = 0
+    job.best.epochs_since *= not extended
     if tensors:
         job.saver.go_on_from(used, state)
-    if learner.average is not None and progress.epoch:  # after the last epoch nothing else brings the average back
-        with learner.plan.active():
-            job._update_tested(progress.epoch - 1)
+    job.tested.restore(progress.epoch)
     report(f"resumed from step {progress.step} ({used})")
+    lead(job, changes)
     return job
 
 
@@ -227,14 +240,6 @@ def recorded_material(folder: RunFolder, settings: TrainSettings, data: Parts, r
 def with_order(settings: TrainSettings, material: Material) -> TrainSettings:
     """Return the settings with the order that was chosen, so that another machine's memory does not choose another."""
     return settings.model_copy(update={"order": str(material.blocks or "whole")})
-
-
-def run_in_cycles(learner: Learner, settings: TrainSettings, changes: Sequence[Change]) -> None:
-    """Make the schedule start anew where epochs were added."""
-    firsts = tuple(change.cycle * len(learner.batches) for change in changes if change.cycle is not None)
-    if firsts:
-        restarts = settings.schedule not in NEVER_RESTARTED
-        learner.rate = partial(rate_in_cycles, rate=learner.rate, firsts=firsts, restarts=restarts)
 
 
 def recorded_differences(folder: RunFolder, data: Parts) -> list[str]:
@@ -280,11 +285,37 @@ def _check_data(folder: RunFolder, data: Parts, allowed: bool) -> list[str]:
     return different
 
 
-def _recorded_plan(env: Mapping[str, Any], settings: TrainSettings, different: Mapping[str, Any]) -> Plan | None:
+def _environment(learner: Learner) -> dict[str, Any]:
+    """Return what env.json records of a run: versions, machine, plan, and who trains it."""
+    launch = learner.team.launch
+    team = {"processes": learner.team.size, **({} if launch is None else {"torchrun": launch.job})}
+    return {**environment(learner.device), **team, "plan": learner.plan.to_json()}
+
+
+def _begun_before(team: Alone, settings: TrainSettings) -> RunFolder | None:
+    """Return the run that this very torchrun began, before it had to start its processes anew; else None."""
+    if team.launch is None or not team.launch.restarts:
+        return None
+    folders = [settings.out] if settings.out is not None else Path("runs").glob("*/")
+    for folder in map(RunFolder, folders):
+        if _is_of(team, folder):
+            return folder
+    return None
+
+
+def _is_of(team: Alone, folder: RunFolder) -> bool:
+    with contextlib.suppress(StriateError):
+        return team.launch is not None and folder.read_json("env.json").get("torchrun") == team.launch.job
+    return False
+
+
+def _recorded_plan(
+    env: Mapping[str, Any], settings: TrainSettings, different: Mapping[str, Any], team: Alone
+) -> Plan | None:
     """Return the plan to replay; None where what it was made of is another now, and it has to be made anew."""
     plan = Plan(**env["plan"])
     device, _ = choose_device(settings.device)
-    same_kind = device.type == str(env["device"]).partition(":")[0]
+    same_kind = device.type == str(env["device"]).partition(":")[0] and env.get("processes", 1) == team.size
     emulated = plan.precision == "bf16" and device.type == "cpu" and "bf16" not in processor_flags()
     return plan if same_kind and not emulated and not PLANNED & different.keys() else None
 

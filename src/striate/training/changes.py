@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from striate.data.dataset import Parts
@@ -14,10 +15,11 @@ from striate.runs.folder import RunFolder
 from striate.settings.base import build, check_names
 from striate.settings.train import EFFECTS, TrainSettings
 from striate.settings.values import from_text
+from striate.training.loop import Learner
 
 FILE = "changes.json"
-# Where things lie and how often is saved: no number of the run depends on these.
-FREE = frozenset({"data_root", "download", "save_every", "memory"})
+# Where things lie, how often is saved, how long is waited: no number of the run depends on these.
+FREE = frozenset({"data_root", "download", "save_every", "memory", "timeout"})
 # Weights, optimizer state, split and step numbers keep their meaning when these change; all others need a new run.
 CHANGEABLE = frozenset(
     {
@@ -31,7 +33,7 @@ PLANNED = frozenset({"device", "precision", "threads"})
 # What the last digits of a result may hang on, as env.json names it.
 ENVIRONMENT = (
     "threads", "precision", "channels_last", "onednn", "torch", "numpy", "pillow", "python", "striate", "processor",
-    "capability", "device", "device_name",
+    "capability", "device", "device_name", "processes",
 )  # fmt: skip
 NEVER_RESTARTED = ("constant", "step")
 
@@ -157,6 +159,14 @@ def rate_in_cycles(
     number = bisect.bisect_right(firsts, step) if restarts else 0
     first = firsts[number - 1] if number else 0
     return rate(step - first, ends[number] - first, **more)
+
+
+def run_in_cycles(learner: Learner, settings: TrainSettings, changes: Sequence[Change]) -> None:
+    """Make the schedule start anew where epochs were added."""
+    firsts = tuple(change.cycle * len(learner.batches) for change in changes if change.cycle is not None)
+    if firsts:
+        restarts = settings.schedule not in NEVER_RESTARTED
+        learner.rate = partial(rate_in_cycles, rate=learner.rate, firsts=firsts, restarts=restarts)
 
 
 def data_differences(recorded: Mapping[str, Any], data: Parts, listed: Mapping[str, Any] | None = None) -> list[str]:

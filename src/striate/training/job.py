@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
 import os
 import signal
@@ -12,15 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from striate.device import peak_memory_mb
-from striate.errors import Interrupted, NonFiniteLoss, StriateError, WriteFailed
+from striate.errors import Interrupted, NonFiniteLoss, PeerLost, StriateError, WriteFailed
 from striate.evaluation.evaluate import Evaluation, evaluate_pictures, write_predictions
 from striate.evaluation.metrics import confusion, fit_temperature, loss, macro_f1, predictions, top_k
 from striate.predictor.predictor import Predictor
-from striate.predictor.torch_backend import predictor_of
 from striate.runs.checkpoint import restore_best
 from striate.runs.doubt import Doubt
 from striate.runs.folder import RunFolder
@@ -29,6 +26,7 @@ from striate.runs.model_file import ModelCard, write_card
 from striate.runs.tensors import read_tensors, write_tensors
 from striate.settings.train import TrainSettings
 from striate.settings.values import parse_time
+from striate.training.distributed import ALONE
 from striate.training.doubting import measure_doubt
 from striate.training.forecast import (
     MEASURED_SHARE,
@@ -40,16 +38,14 @@ from striate.training.forecast import (
     whole_seconds,
 )
 from striate.training.health import HealthLog
-from striate.training.loop import Learner, Progress, ran_away, recompute_batchnorm, train_epoch
+from striate.training.loop import Learner, Progress, ran_away, train_epoch
 from striate.training.material import Material, Report
 from striate.training.prepare import NetParts
 from striate.training.saving import Saver
 from striate.training.schedule import UNKNOWN
 from striate.training.state import first_non_finite, state_tensors
 from striate.training.stopping import Stopping
-
-# Under it BatchNorm's running statistics are measured anew (docs/numbers.md, "BatchNorm and one picture").
-SMALL_BATCH = 8
+from striate.training.tested import Tested
 
 
 @dataclass
@@ -94,8 +90,8 @@ class Job:
         self.journal = Journal(self.folder.path)
         self.stopping = Stopping()
         self.saver = Saver(self.folder, self.journal, self.settings.save_every, self.report)
-        # What is validated, tested and shipped: the average of the weights where there is one, else the net itself.
-        self.tested = self.learner.net if self.learner.average is None else copy.deepcopy(self.learner.net)
+        self.team = self.learner.team
+        self.tested = Tested(self.settings, self.material, self.learner, self.folder.name)
         restore_length(self.learner, self.folder)
         self.health = HealthLog(self.folder, self.learner, self.material, self.report)
 
@@ -121,6 +117,11 @@ class Job:
             return None
         return whole_seconds(self.total_steps, len(self.learner.batches), self.pace.step_seconds, self._pause())
 
+    @property
+    def _again(self) -> str:
+        launch, verb = self.team.launch, f"resume {self.folder.path}"
+        return launch.command(verb) if launch is not None and launch.size > 1 else f"striate {verb}"
+
     def run(self) -> Iterator[Progress | EpochResult]:
         """Train to the end and test once.
 
@@ -132,13 +133,15 @@ class Job:
                 self.saver.begin(self.progress.step, self.progress.epoch)
                 self.folder.set_status("running", process=os.getpid())
                 self._save()  # so that even a run killed in its first seconds can be resumed
-                while self._has_more() and not self._gives_up():
+                while self.team.tell(self._has_more() and not self._gives_up()):
                     yield from self._run_epoch()
                 self._save()
                 self._finish()
             except BaseException as error:
                 if isinstance(error, WriteFailed):
-                    error.fix = f"make room or mend the cause, then: striate resume {self.folder}"
+                    error.fix = f"make room or mend the cause, then: {self._again}"
+                if isinstance(error, PeerLost):
+                    error.fix = f"go on from the last save: {self._again}"
                 stopped = isinstance(error, (Interrupted, KeyboardInterrupt, GeneratorExit))
                 reason = str(error).partition("\n")[0] or type(error).__name__
                 with contextlib.suppress(StriateError):
@@ -153,11 +156,13 @@ class Job:
             for block in train_epoch(self.learner, self.progress) if self.progress.step < self.total_steps else ():
                 rows += block
                 self._measure()
+                self.stopping.signal, _ = self.team.agree(self.stopping.signal, self.total_steps)
                 if self.stopping.signal or self.saver.is_due(self.progress.step):
                     self.journal.add_steps(rows)
                     rows = []
                     self._save()
                 if self.stopping.signal:
+                    self.team.meet()  # were others gone before, torchrun would end this process as well
                     raise self._interrupted()
                 yield self.progress
         except NonFiniteLoss as error:
@@ -183,17 +188,17 @@ class Job:
 
     def _end_epoch(self) -> EpochResult:
         progress = self.progress
-        last, every = progress.step >= self.total_steps, self.settings.validate_every
-        due = last or (every > 0 and (progress.epoch + 1) % every == 0)
-        validates = due and len(self.material.split.validation) > 0
+        updates, validates = self.tested.is_wanted(progress)
         val_loss = val_accuracy = None
-        if validates or last:
-            self._update_tested(progress.epoch)
+        if updates:
+            with self.stopping.at_once():
+                self.tested.update(progress.epoch)
         if validates:
-            logits, labels = self._logits("validation")
+            with self.stopping.at_once():
+                logits, labels = self.tested.logits("validation", progress)
             val_loss = loss(logits, labels, self.settings.loss)
             val_accuracy = top_k(logits, labels, 1) / len(labels)
-            self.best.epochs_since += max(1, every)
+            self.best.epochs_since += max(1, self.settings.validate_every)
             score = val_accuracy
             if self.material.is_uneven:
                 score = macro_f1(confusion(labels, predictions(logits), len(self.classes)))
@@ -215,15 +220,19 @@ class Job:
         )
 
     def _finish(self) -> None:
+        """Test the best weights, as `striate eval` does: in one process, the first of a team."""
+        self.team.leave()
+        self.learner.team = ALONE
         digest = self._write_weights("last")
         if self.best.epoch:
-            self.tested.load_state_dict(read_tensors(restore_best(self.folder.path, self.best.sha256, self.report)))
+            self.tested.net.load_state_dict(read_tensors(restore_best(self.folder.path, self.best.sha256, self.report)))
         else:
             self._write_weights("best")
             self.best = Best(self.progress.epoch, sha256=digest)
         metrics: dict[str, Any] = {}
         if len(self.material.split.validation):
-            logits, labels = self._logits("validation")
+            with self.stopping.at_once():
+                logits, labels = self.tested.logits("validation", self.progress)
             self.temperature = fit_temperature(logits, labels, self.settings.output)
             with self.stopping.at_once():
                 self.doubt = measure_doubt(self.predictor(), self.material, self.folder)
@@ -245,37 +254,9 @@ class Job:
             sha256=self.folder.digests(),
         )
 
-    def predictor(self, *, fold: bool = True) -> Predictor:
-        """Return the net as it is tested, with its preprocessing and class names; `fold` for one that is trained."""
-        return predictor_of(
-            self.tested,
-            self.material.preprocess,
-            self.classes,
-            output=self.settings.output,
-            temperature=self.temperature,
-            doubt=self.doubt,
-            name=self.folder.name,
-            device=self.learner.device,
-            channels_last=self.learner.plan.channels_last,
-            threads=self.learner.plan.answer_threads,
-            fold=fold,
-        )
-
-    def _update_tested(self, epoch: int) -> None:
-        if self.learner.average is not None:
-            self.tested.load_state_dict(self.learner.average.state)
-        wanted = self.settings.recompute_batchnorm
-        if wanted == "on" or (wanted == "auto" and self.settings.batch_size < SMALL_BATCH):
-            with self.stopping.at_once():
-                recompute_batchnorm(self.tested, self.learner.batches, epoch)
-
-    def _logits(self, split: str) -> tuple[Any, Any]:
-        part, images, indices = self.material.pictures(split)
-        with self.stopping.at_once():
-            logits = self.predictor(fold=False).logits(images)
-        if not np.isfinite(logits).all():
-            raise self._ran_away(f"the net's answers on the {split} split became infinite or not a number")
-        return logits, part.labels[indices]
+    def predictor(self) -> Predictor:
+        """Return the net as it is tested, with its preprocessing and class names."""
+        return self.tested.predictor(temperature=self.temperature, doubt=self.doubt)
 
     def _ran_away(self, what: str) -> NonFiniteLoss:
         progress = self.progress
@@ -330,7 +311,7 @@ class Job:
         self.saver.save(tensors, state, self.best.sha256)
 
     def _write_weights(self, which: str) -> str:
-        tensors: Mapping[str, Tensor] = self.tested.state_dict()
+        tensors: Mapping[str, Tensor] = self.tested.net.state_dict()
         return write_tensors(self.folder.weights / f"{which}.safetensors", tensors)
 
     def _write_card(self, metrics: dict[str, Any]) -> None:
@@ -356,8 +337,7 @@ class Job:
     def _interrupted(self) -> Interrupted:
         name = signal.Signals(self.stopping.signal).name
         told = f"stopped by {name} at step {self.progress.step}; everything is saved"
-        fix = f"go on with: striate resume {self.folder.path}"
-        return Interrupted(told, "", fix, exit_code=128 + self.stopping.signal)
+        return Interrupted(told, "", f"go on with: {self._again}", exit_code=128 + self.stopping.signal)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

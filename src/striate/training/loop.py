@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from striate.errors import NonFiniteLoss
 from striate.models.dry_run import set_mode
 from striate.runs.journal import StepRow
 from striate.training.average import WeightAverage
+from striate.training.distributed import ALONE, Alone
 from striate.training.losses import Loss
 from striate.training.schedule import UNKNOWN, fading_rate
 
@@ -59,7 +62,7 @@ class Learner:
     `rate(step, total_steps, peak=…)` is a pure function. Each group of the optimizer has a `peak`, and an `end` if its
     rate falls to 0 by itself; `rate` without a peak is what is recorded. `accumulate`: parts in which a batch
     goes through the net. `measured_steps`: in so many first steps the total was not known yet. `auxiliary_logits`:
-    the net's method of that name, if it has one.
+    the net's method of that name, if it has one. `team`: the processes that train this net together.
     """
 
     net: nn.Module
@@ -75,6 +78,7 @@ class Learner:
     average: WeightAverage | None = None
     accumulate: int = 1
     measured_steps: int = 0
+    team: Alone = ALONE
     parameters: list[nn.Parameter] = field(init=False)
     auxiliary_logits: Callable[[], Iterable[Tensor]] = field(init=False)
 
@@ -103,6 +107,13 @@ class Learner:
                     parameter.requires_grad_(step < group["end"])
         return self.rate(step, total)
 
+    def drawing(self, labels: Tensor, step_in_epoch: int) -> AbstractContextManager[Any]:
+        """Return the context in which the net draws its random numbers (dropout) for this process's part of a batch."""
+        whole = len(labels)
+        if self.team.size > 1:
+            whole = min(self.batches.batch_size, len(self.batches.indices) - step_in_epoch * self.batches.batch_size)
+        return self.team.drawing(self.device, len(labels), whole)
+
     def add_auxiliary(self, loss: Tensor, labels: Tensor) -> Tensor:
         """Add to the loss of a batch those of the net's auxiliary heads, which answered on the way; most have none."""
         for logits in self.auxiliary_logits():
@@ -112,8 +123,10 @@ class Learner:
     def parts(self, images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         """Yield a batch in `accumulate` parts, with the share that the mean loss of each has in that of the batch.
 
-        The share is None for a batch in one part.
+        The share is None for a batch in one part. Of a batch smaller than the team some process has nothing.
         """
+        if not len(labels):
+            return
         if self.accumulate == 1:
             yield images, labels, None
             return
@@ -130,23 +143,24 @@ def train_epoch(learner: Learner, progress: Progress) -> Iterator[list[StepRow]]
     Raises NonFiniteLoss with the step and its learning rate instead of the rows of that block; the error holds those
     before it.
     """
-    net, optimizer, device = learner.net, learner.optimizer, learner.device
+    net, optimizer, device, team = learner.net, learner.optimizer, learner.device, learner.team
     set_mode(net, True)
     for parameter in learner.parameters:  # a net of the user's may come with gradients
         parameter.grad = None
-    record = _Record(progress)
+    record = _Record(progress, team)
     with learner.plan.active():
         for batch, its_labels in learner.batches.epoch(progress.epoch, progress.step_in_epoch):
             lr = learner.set_rates(progress.step)
             seed_step(device, learner.seed, progress.epoch, progress.step_in_epoch)
 
             for images, labels, share in learner.parts(batch, its_labels):
-                with learner.plan.autocast(device):
+                with learner.plan.autocast(device), learner.drawing(its_labels, progress.step_in_epoch):
                     logits = net(images)  # (B, K)
                     loss = learner.loss(logits, labels)
                     trained = learner.add_auxiliary(loss, labels)
                 trained.backward(share)
                 record.add(loss, logits, labels, share)
+            team.average_gradients(net, learner.parameters, learner.loss, its_labels)
             if learner.clip is not None:
                 nn.utils.clip_grad_norm_(learner.parameters, learner.clip)
             optimizer.step()
@@ -169,8 +183,9 @@ def train_epoch(learner: Learner, progress: Progress) -> Iterator[list[StepRow]]
 class _Record:
     """Losses, logits and labels of the last steps, read from the device together."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, team: Alone) -> None:
         self.progress = progress
+        self.team = team
         self._start()
 
     def _start(self) -> None:
@@ -194,15 +209,24 @@ class _Record:
         self.rates.append(lr)
 
     def is_due(self) -> bool:
-        return len(self) >= RECORD_STEPS or time.perf_counter() - self.began > RECORD_SECONDS
+        is_due = len(self) >= RECORD_STEPS or time.perf_counter() - self.began > RECORD_SECONDS
+        return self.team.block_ends(len(self), is_due)
 
     def take(self) -> list[StepRow]:
         """Read the losses, add them to the epoch's sums and start anew."""
         progress = self.progress
-        losses, sizes = [0.0] * len(self), [0] * len(self)
-        for step, loss, labels in zip(self.step_of, torch.stack(self.losses).float().tolist(), self.labels):
-            losses[step] += loss
-            sizes[step] += len(labels)
+        pace = len(self) / max(1e-9, time.perf_counter() - self.began)  # steps a second
+        next_block = int(min(RECORD_STEPS, max(1, RECORD_SECONDS * pace)))
+        losses, sizes, correct = [0.0] * len(self), [0] * len(self), 0
+        if self.losses:  # where a batch is smaller than the team there may be none
+            for step, loss, labels in zip(self.step_of, torch.stack(self.losses).float().tolist(), self.labels):
+                losses[step] += loss
+                sizes[step] += len(labels)
+            labels = torch.cat(self.labels)
+            if labels.is_floating_point():  # mixed labels (B, K): the class with the greatest share
+                labels = labels.argmax(1)
+            correct = int((torch.cat(self.logits).argmax(1) == labels).sum())
+        losses, sizes, correct = self.team.whole_batches(losses, sizes, correct, next_block)
         first = progress.step - len(self)
         rows = [(first + i + 1, progress.epoch + 1, lr, loss) for i, (lr, loss) in enumerate(zip(self.rates, losses))]
         for place, (step, epoch, lr, loss) in enumerate(rows):
@@ -212,11 +236,8 @@ class _Record:
                 raise error
         for loss, size in zip(losses, sizes):  # one by one: the sum must not depend on where the blocks end
             progress.loss_sum += loss * size
-        labels = torch.cat(self.labels)
-        if labels.is_floating_point():  # mixed labels (B, K): the class with the greatest share
-            labels = labels.argmax(1)
-        progress.correct += int((torch.cat(self.logits).argmax(1) == labels).sum())
-        progress.seen += len(labels)
+        progress.correct += correct
+        progress.seen += sum(sizes)
         progress.lr = self.rates[-1]
         elapsed = time.perf_counter() - self.began
         progress.seconds += elapsed

@@ -23,6 +23,7 @@ from striate.models.summary import Summary, check_fits, summarise
 from striate.models.user import instantiate, load_class, take_logits
 from striate.settings.train import TrainSettings
 from striate.training.average import Lookahead, WeightAverage
+from striate.training.distributed import ALONE, Alone, remarks
 from striate.training.loop import Learner
 from striate.training.losses import balanced_weights, make_loss
 from striate.training.material import Material
@@ -48,18 +49,18 @@ class NetParts:
 
 
 @denormals_flushed()
-def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetParts:
+def prepare_net(settings: TrainSettings, material: Material, own: Any, processes: int = 1) -> NetParts:
     """Build the net from a key of the seed, and run it once on two empty pictures before anything else happens.
 
-    `own` is a user's module or its class. Raises UsageError naming the layer that does not fit.
+    `own` is a user's module or its class; `processes` share each batch. Raises UsageError naming the layer that does
+    not fit.
     """
     classes, channels = len(material.parts.train.classes), material.preprocess.channels
     size = material.preprocess.size
     shape = (channels, *size)
     notes: list[str] = []
     torch.manual_seed(key(settings.seed, "init"))
-    if own is None and settings.model is not None and ".py:" in settings.model:
-        own = load_class(settings.model)
+    own = typed_class(settings) if own is None else own
     if own is None:
         if settings.model is None:
             raise UsageError(f"no net is named for {settings.data}", "", 'name one: model="lenet5", or model=MyNet()')
@@ -79,7 +80,8 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
         check_registered(net)
         note = take_logits(net, shape)
         notes += [note] if note else []
-    check_fits(net, shape, classes, smallest_batch=min(2, _smallest_part(settings, len(material.split.train))))
+    smallest = _smallest_part(settings, len(material.split.train), processes)
+    check_fits(net, shape, classes, smallest_batch=min(2, smallest))
     if not any(parameter.requires_grad for parameter in net.parameters()):
         raise UsageError("the net has nothing to train", "no parameter asks for a gradient", "add a layer with weights")
     other = {parameter.dtype for parameter in net.parameters()} - {torch.float32}
@@ -103,19 +105,24 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any) -> NetPar
     return NetParts(net, name, dict(settings.model_option), summarise(net, shape), notes)
 
 
-def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts, plan: Plan | None) -> Learner:
+def typed_class(settings: TrainSettings) -> Any:
+    """Return the class that `--model net.py:MyNet` names; None for a net of the registry."""
+    return load_class(settings.model) if settings.model is not None and ".py:" in settings.model else None
+
+
+def prepare_learner(
+    settings: TrainSettings, material: Material, parts: NetParts, plan: Plan | None, team: Alone = ALONE
+) -> Learner:
     """Choose device and plan, move the net there, and build optimizer, loss, schedule and batches.
 
-    `plan` given (by resume): replayed, so that the same bits come out.
+    `plan` given (by resume): replayed, so that the same bits come out. `team`: the processes that share each batch.
     """
-    device, note = choose_device(settings.device)
-    if note:
-        parts.notes.append(note)
+    device = _place(settings, material, parts, team)
     plan = plan or make_plan(
         device,
         precision=settings.precision,
         threads=settings.threads,
-        step_macs=parts.summary.macs * settings.batch_size,
+        step_macs=parts.summary.macs * math.ceil(settings.batch_size / team.size),
         # A net of the user's own gets pictures as a DataLoader gives them: in channels-last a `view` in it would fail.
         channels_last=parts.name is not None and any(isinstance(m, nn.Conv2d) for m in parts.net.modules()),
         flags=processor_flags(),
@@ -123,14 +130,7 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
     )
     net = parts.net.to(device=device, memory_format=plan.memory_format)  # type: ignore[call-overload]
     split, train = material.split, material.parts.train
-    balance = settings.balance
-    if balance == "auto":
-        balance = "loss" if material.is_uneven else "none"
-        if balance == "loss":
-            low, high = material.train_counts.min(), material.train_counts.max()
-            parts.notes.append(
-                f"classes are uneven ({low:,} to {high:,} train pictures): rare ones weigh more (--balance none: not)"
-            )
+    balance = _balance(settings, material, parts)
     batches = Batches(
         material.train_images,
         train.labels,
@@ -144,6 +144,7 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
         channels_last=plan.channels_last,
         balanced=balance == "sampler",
         blocks=material.blocks,
+        share=(team.rank, team.size),
     )
     weights = None
     if balance == "loss":
@@ -182,7 +183,41 @@ def prepare_learner(settings: TrainSettings, material: Material, parts: NetParts
         clip=settings.clip,
         average=_average(settings, net),
         accumulate=settings.accumulate,
+        team=team,
     )
+
+
+def _place(settings: TrainSettings, material: Material, parts: NetParts, team: Alone) -> torch.device:
+    """Return this process's device, and note what is to be said of it and of its team.
+
+    On GPUs BatchNorm measures the whole batch. Raises UsageError for a batch that a team cannot share.
+    """
+    device, note = choose_device(settings.device)
+    device = team.place(device)
+    normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in parts.net.modules())
+    parts.notes += [line for line in (note, *remarks(team, device, normed)) if line]
+    if team.size > 1 and normed and device.type == "cuda":
+        parts.net = nn.SyncBatchNorm.convert_sync_batchnorm(parts.net)
+    batch = min(settings.batch_size, len(material.split.train))
+    if batch < team.size:
+        raise UsageError(
+            f"a batch of {batch} has no part for each of {team.size} processes",
+            "some would never have anything to do",
+            f"use --batch-size {team.size} or more, or fewer processes",
+        )
+    return device
+
+
+def _balance(settings: TrainSettings, material: Material, parts: NetParts) -> str:
+    if settings.balance != "auto":
+        return settings.balance
+    if not material.is_uneven:
+        return "none"
+    low, high = material.train_counts.min(), material.train_counts.max()
+    parts.notes.append(
+        f"classes are uneven ({low:,} to {high:,} train pictures): rare ones weigh more (--balance none: not)"
+    )
+    return "loss"
 
 
 def _schedule(settings: TrainSettings, steps_per_epoch: int) -> Callable[..., float]:
@@ -203,7 +238,8 @@ def _average(settings: TrainSettings, net: nn.Module) -> WeightAverage | None:
     return WeightAverage(net, settings.ema) if settings.ema is not None else None
 
 
-def _smallest_part(settings: TrainSettings, pictures: int) -> int:
+def _smallest_part(settings: TrainSettings, pictures: int, processes: int = 1) -> int:
     """Return the pictures in the smallest part of a batch that the net will see."""
     batches = [min(settings.batch_size, pictures), pictures % settings.batch_size or settings.batch_size]
-    return min((batch - 1) % math.ceil(batch / settings.accumulate) + 1 for batch in batches)
+    shares = [share for batch in batches for share in (batch // processes, math.ceil(batch / processes)) if share]
+    return min((share - 1) % math.ceil(share / settings.accumulate) + 1 for share in shares)

@@ -69,8 +69,10 @@ def compare_run(folder: RunFolder, steps: int, data: Parts | None, model: Any, r
     comparable = next((place for place, step in enumerate(numbers) if step != place + 1), len(numbers))
     # What came after a change is no part of what is trained again; nor is anything, where the first data are gone.
     comparable = min([comparable, *(change.step for change in changes)])
-    count = 0 if different or any(change.data for change in changes) else min(steps, comparable)
     recorded_environment = environment_before(folder.read_json("env.json"), changes)
+    if recorded_environment.get("processes", 1) > 1:  # one process adds up in another order
+        comparable = 0
+    count = 0 if different or any(change.data for change in changes) else min(steps, comparable)
     first_difference = None
     rows: list[StepRow] = []
     if count:
@@ -80,6 +82,7 @@ def compare_run(folder: RunFolder, steps: int, data: Parts | None, model: Any, r
         present = {**environment(learner.device), "plan": learner.plan.to_json()}
     else:
         present = {**environment(choose_device(begun.device)[0]), "plan": recorded_environment["plan"]}
+    present["processes"] = 1
     return {
         "format": 1,
         "run": str(folder),
