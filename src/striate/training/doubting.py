@@ -13,7 +13,7 @@ from striate.runs.folder import RunFolder
 from striate.runs.model_file import write_features
 from striate.training.material import Material
 
-FEATURE_BYTES = 64 << 20  # of validation pictures that are compared at a time
+FEATURE_BYTES = 32 << 20  # of validation pictures that are compared at a time
 
 
 def measure_doubt(predictor: Predictor, material: Material, folder: RunFolder) -> Doubt | None:
@@ -35,7 +35,8 @@ def measure_doubt(predictor: Predictor, material: Material, folder: RunFolder) -
     together = batch if features is None else max(1, FEATURE_BYTES // (4 * features.shape[1] * batch)) * batch
     answered, cosines = [], []
     for start in range(0, len(images), together):  # the features of them all might fill the memory
-        logits, features = give(images[start : start + together], batch)
+        some = replace(images, indices=images.indices[start : start + together])  # still read a batch at a time
+        logits, features = give(some, batch)
         answered.append(logits)
         if kept is not None and features is not None and np.isfinite(features).all():
             cosines.append(nearest(features, kept))
