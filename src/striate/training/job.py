@@ -156,12 +156,14 @@ class Job:
             for block in train_epoch(self.learner, self.progress) if self.progress.step < self.total_steps else ():
                 rows += block
                 self._measure()
-                self.stopping.signal, _ = self.team.agree(self.stopping.signal, self.total_steps)
-                if self.stopping.signal or self.saver.is_due(self.progress.step):
+                # What all agreed on, and not a signal that comes a moment later: the others would train on.
+                stop, _ = self.team.agree(self.stopping.signal, self.total_steps)
+                if stop or self.saver.is_due(self.progress.step):
                     self.journal.add_steps(rows)
                     rows = []
                     self._save()
-                if self.stopping.signal:
+                if stop:
+                    self.stopping.signal = stop
                     self.team.meet()  # were others gone before, torchrun would end this process as well
                     raise self._interrupted()
                 yield self.progress
