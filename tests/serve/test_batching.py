@@ -79,6 +79,13 @@ def test_alone_one_waits_for_nobody() -> None:
     assert run(story, max_wait=10 * PATIENCE).batches == [1]
 
 
+def test_those_that_come_together_are_one_batch() -> None:
+    async def story(batcher: Batcher, net: Net) -> None:
+        assert await asyncio.gather(*(ask(batcher, level) for level in (5, 6, 7))) == [[5], [6], [7]]
+
+    assert run(story).batches == [3]
+
+
 def test_those_that_come_while_the_net_is_asked_are_its_next_batch() -> None:
     async def story(batcher: Batcher, net: Net) -> None:
         net.gate.clear()

@@ -83,6 +83,7 @@ class Batcher:
         self._ask, self._thread, self._told = ask, thread, told
         self._queue: deque[_Waiting] = deque()
         self._asking = 0  # pictures of the batch that is asked now
+        self._soon = False
         self._timer: asyncio.TimerHandle | None = None
         self._seconds = 0.0  # for one picture
 
@@ -108,13 +109,16 @@ class Batcher:
         jobs = [_Waiting(piece, now, loop.create_future()) for piece in pieces]
         self._queue.extend(jobs)
         self.waiting += len(images)
-        self._turn()
+        if not self._soon:  # when the requests that came with this one have been read: they are its batch
+            self._soon = True
+            loop.call_soon(self._turn)
         if len(jobs) == 1:
             return await jobs[0].answer
         return Answered.joined(await asyncio.gather(*(job.answer for job in jobs)))
 
     def _turn(self) -> None:
         """Ask the next batch if the net is free and nobody is worth waiting for."""
+        self._soon = False
         if self._asking or not self._queue:
             return
         coming = self.places - self.waiting
