@@ -129,7 +129,8 @@ def check_values(verb: str, given: Mapping[str, Any]) -> None:
         settings, _, _ = resolve_train({**values, "data": given.get("target", values.get("data"))}, environ={})
         augment.parse(settings.augment)
         assert settings.model is not None
-        assert ".py:" in settings.model or settings.model in list_models(), settings.model
+        known = settings.model in list_models() or settings.model.startswith("timm:")
+        assert ".py:" in settings.model or known, settings.model
     else:
         settings = build_settings(model, [("flag", from_text(model, values))])[0]
     data = given["name"] if verb == "data show" else getattr(settings, "data", None)
@@ -139,7 +140,7 @@ def check_values(verb: str, given: Mapping[str, Any]) -> None:
         assert given["name"] in OF_LESSON, given["name"]
     if verb in ("models", "recipes") and "name" in given:
         known = list_models() if verb == "models" else list_recipes()
-        assert given["name"] in known or ".py:" in given["name"], given["name"]
+        assert given["name"] in known or ".py:" in given["name"] or given["name"].startswith("timm:"), given["name"]
 
 
 def shown_outputs(page: Path) -> list[tuple[list[str], list[str]]]:

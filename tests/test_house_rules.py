@@ -37,6 +37,9 @@ ONLY_IN = {
     "onnx": {"exporting"},
     "onnxruntime": {"exporting", "predictor"},
     "matplotlib": {"report"},
+    "timm": {"models"},
+    "tensorboard": {"training"},
+    "mlflow": {"training"},
     "optuna": {"tuning", "cli"},  # the command only asks whether it is there
 }
 LIMIT_FILE, LIMIT_FUNCTION = 400, 80

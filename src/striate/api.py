@@ -33,6 +33,8 @@ from striate.training.job import Job
 from striate.training.material import as_parts
 from striate.training.pictures import pictures_of, run_of
 from striate.training.prepare import OWN
+from striate.training.starting import settings_of_start
+from striate.training.tracking import check_trackers, open_trackers
 
 SAMPLES_SHOWN = 40
 MISTAKES_SHOWN = 24
@@ -110,8 +112,9 @@ def train(
     elif model is not None:
         own = model
         given["model"] = OWN + (model if isinstance(model, type) else type(model)).__name__
+    file = Path(config) if config is not None else None
     resolved, _, _ = resolve_train(
-        given, origin="argument", config=Path(config) if config is not None else None, environ=os.environ
+        given, origin="argument", config=file, environ=os.environ, start_of=settings_of_start
     )
     command = f"striate.train({data!r:.80})"
     return run_training(resolved, data=parts, model=own, live=live, quiet=quiet, report=report, command=command)
@@ -129,6 +132,7 @@ def run_training(
 ) -> Run:
     """Train with settings that are already resolved; the command line calls this."""
     began = time.perf_counter()
+    check_trackers(settings.track)
     with join(settings.timeout) as team:
         if not team.leads:
             return _follow(team, settings, data, model)
@@ -237,8 +241,11 @@ def _carry_out(
     steps_per_epoch = len(job.learner.batches)
     curves = _Curves(job, live)
     advisor = Advisor(job.folder, job.settings.model_dump(), given=data is not None, report=_teller(quiet))
-    with Display(steps_per_epoch=steps_per_epoch, quiet=quiet) as display:
+    settings, at = job.settings.model_dump(mode="json"), job.progress.step
+    tracked = open_trackers(job.folder, job.settings.track, settings, at, _teller(quiet))
+    with tracked as trackers, Display(steps_per_epoch=steps_per_epoch, quiet=quiet) as display:
         for happening in job.run():
+            trackers.look()
             if isinstance(happening, EpochResult):
                 display.epoch(asdict(happening), job.epochs)
                 advisor.look(job.epochs)
@@ -262,6 +269,8 @@ def _carry_out(
             write_card_page(job.folder)
         except DataError as error:  # somebody took a document of the run away; the model is whole
             note(f"MODEL_CARD.md was not written: {error.what}")
+    files = [job.folder.file(name) for name in ["samples.png", *pictures]]
+    trackers.finish(job.progress.step, job.evaluation.record if job.evaluation is not None else None, files)
     next_commands = _next_commands(job, typed, given=data is not None)
     for line in closing(_closing_facts(job, time.perf_counter() - began, pictures, next_commands)):
         show(line)

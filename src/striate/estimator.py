@@ -28,6 +28,7 @@ from striate.settings.train import TrainSettings
 from striate.training.begin import start_job
 from striate.training.job import Job
 from striate.training.prepare import OWN
+from striate.training.starting import settings_of_start
 
 # Parameters that are settings of `train` by the same name; None leaves one to the recipe.
 SETTINGS = (
@@ -201,7 +202,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):
         if not isinstance(seed, (int, np.integer)):
             seed = check_random_state(seed).randint(2**31 - 1)
         given |= {"data": "arrays", "test": 0, "seed": int(seed), "out": out}
-        settings, origins, _ = resolve_train(given, origin="argument", environ=os.environ)
+        settings, origins, _ = resolve_train(given, origin="argument", environ=os.environ, start_of=settings_of_start)
         if origins["batch_size"] != "argument" and settings.batch_size > pictures // 2:
             settings = settings.model_copy(update={"batch_size": max(1, pictures // 2)})
         return own, settings

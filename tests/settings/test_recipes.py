@@ -115,7 +115,7 @@ def test_names_known_data_and_net(name: str) -> None:
     from striate.models.registry import convert_options, list_models
 
     values = RECIPES[name].values
-    if not name.startswith(("generic", "pictures")):
+    if not name.startswith(("generic", "pictures", "transfer")):
         assert values["data"] in NAMED and "model" in values
     if "model" in values:
         assert values["model"] in list_models()

@@ -178,7 +178,10 @@ models = make_command(
     _models,
     [
         argument(
-            "name", "NAME", "A net, or net.py:MyNet: prints its layers and where their sizes come from.", required=False
+            "name",
+            "NAME",
+            "A net, net.py:MyNet or timm:NAME: prints its layers and where their sizes come from.",
+            required=False,
         ),
         *settings_flags(ModelsSettings),
     ],

@@ -46,9 +46,8 @@ def _train(
         if given.get("data", target) != target:
             raise UsageError(f"two data sets: {target} and --data {given['data']}", "one run has one", "leave one out")
         given["data"] = target
-    settings, origins, _ = resolve_train(
-        given, origin="flag", config=Path(config) if config is not None else None, environ=os.environ
-    )
+    file = Path(config) if config is not None else None
+    settings, origins, _ = resolve_train(given, origin="flag", config=file, environ=os.environ, start_of=start_of)
     check_data(settings.data)
     if show_config:
         _show(settings, origins)
@@ -58,6 +57,15 @@ def _train(
 
     command = shlex.join(["striate", *COMMAND_LINE.get()])
     run_training(settings, quiet=bool(quiet), report=bool(report), command=command)
+
+
+def start_of(init_from: str | None, model: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings that come with first weights; nothing is imported where they are drawn, as nearly always."""
+    if init_from in (None, "auto") and not str(model).startswith("timm:"):
+        return {}
+    from striate.training.starting import settings_of_start
+
+    return settings_of_start(init_from, model, options)
 
 
 def check_data(name: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from striate.cli.flags import argument, given_values, make_command, option, settings_flags
 from striate.cli.output import hint, percent, say, say_table
-from striate.cli.train import as_flag_text, check_data, check_model
+from striate.cli.train import as_flag_text, check_data, check_model, start_of
 from striate.errors import MissingExtra, UsageError
 from striate.settings.base import build
 from striate.settings.layers import resolve_train
@@ -97,7 +97,7 @@ def _resolve(given: Mapping[str, Any], values: Mapping[str, Any]) -> TrainSettin
     merged = {**given, **values}
     if "model_option" in given and "model_option" in values:
         merged["model_option"] = [*_texts(given["model_option"]), *values["model_option"]]
-    return resolve_train(merged, origin="flag", environ=os.environ)[0]
+    return resolve_train(merged, origin="flag", environ=os.environ, start_of=start_of)[0]
 
 
 def _texts(options: Any) -> list[str]:

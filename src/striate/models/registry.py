@@ -14,6 +14,7 @@ from torch import nn
 
 from striate.errors import UsageError, unknown_name
 from striate.models.layers import Size, as_size
+from striate.models.timm_nets import builder, is_timm, weights_card
 
 NetClass = TypeVar("NetClass", bound=type[nn.Module])
 
@@ -25,7 +26,7 @@ COMMON = ("num_classes", "in_channels", "input_size")
 class _Entry:
     """A net's class, the line about it where that is not its docstring's first, and what its name decides."""
 
-    net_class: type[nn.Module]
+    net_class: Any  # of timm's nets a function with a constructor's arguments
     line: str
     fixed: Mapping[str, Any]
 
@@ -64,6 +65,9 @@ def list_families() -> list[list[str]]:
 
 
 def _entry(name: str) -> _Entry:
+    if is_timm(name):
+        card = weights_card(name)
+        return _Entry(builder(name), f"A net of timm; its published weights: {card.name} ({card.licence})", {})
     if name not in _NETS:
         raise unknown_name("model", name, _NETS, fix="`striate models` lists them all")
     return _NETS[name]

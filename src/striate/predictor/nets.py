@@ -12,6 +12,7 @@ from striate.errors import DataError, StriateError, UsageError
 from striate.models.diagnose import explain_output, run_explained
 from striate.models.dry_run import example_pictures
 from striate.models.registry import create_model
+from striate.models.timm_nets import check_timm, is_timm
 from striate.models.user import instantiate, load_class, take_logits
 from striate.runs.model_file import ModelCard
 from striate.runs.packed import StoredModel
@@ -32,6 +33,8 @@ def load_net(stored: StoredModel, model: OwnNet = None, expect_sha256: str | Non
     card, origin = stored.card, str(stored.weights)
     if expect_sha256 is not None:
         check_digest(stored.weights, stored.sha256(), expect_sha256)
+    if is_timm(card.name):
+        check_timm(card.library)
     described = stored.describe()
     if card.name is not None:
         check_fit(_expected_by(card, stored.card_path), described, origin)

@@ -74,6 +74,11 @@ def _training(facts: Mapping[str, Any]) -> list[str]:
     lines += [f"- data: {escape(data['name'])}" + (f" ({counts} pictures)" if counts else "")]
     if data.get("licence"):
         lines.append(f"- licence of the data: {escape(data['licence'])}")
+    if facts.get("start"):
+        start = facts["start"]
+        kept = f"{len(start['taken'])} layers taken, new: {', '.join(start['new']) or 'none'}"
+        licence = f"; their licence: {escape(start['licence'])}" if start.get("licence") else ""
+        lines.append(f"- first weights: {escape(start['from'])} ({escape(kept)}){licence}")
     if facts["command"]:
         lines.append(f"- command: `{printable(facts['command'].splitlines()[0]).replace('`', ' ')}`")
     if results:

@@ -115,6 +115,7 @@ def folder_facts(folder: RunFolder) -> dict[str, Any]:
         "command": command.read_text(encoding="utf-8", errors="replace").strip() if command.is_file() else "",
         "data": folder.read_json("data.json"),
         "environment": folder.read_json("env.json"),
+        "start": folder.read_json("start.json") if folder.file("start.json").is_file() else None,
         "card": asdict(read_card(folder.path)) if folder.file("model.json").is_file() else None,
         "bytes": weights.stat().st_size if weights.is_file() else None,
         "results": [asdict(row) for row in read_results(folder.path)],

@@ -14,7 +14,8 @@ from striate.files import Lock, sha256_file, sync_directory, write_json, write_t
 
 FORMAT = 1
 RESULTS = (
-    "weights/best.safetensors", "weights/last.safetensors", "weights/features.safetensors", "model.json",
+    "weights/best.safetensors", "weights/last.safetensors", "weights/features.safetensors",
+    "weights/start.safetensors", "start.json", "model.json",
     "steps.csv", "results.csv", "evaluation.json", "predictions.csv", "data.json", "split.json",
 )  # fmt: skip
 

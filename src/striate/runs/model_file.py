@@ -54,7 +54,8 @@ class ModelCard:
 
     `name` is the registry's, or None for a user's own module, of which only the class name is kept.
     `input_size` (H, W) in pixels; `preprocess` as Preprocess.to_json gives it; `output` softmax or sigmoid;
-    `weights` {file, sha256, epoch}; `doubt` as Doubt.to_json gives it, or None where it was not measured.
+    `weights` {file, sha256, epoch}; `doubt` as Doubt.to_json gives it, or None where it was not measured. `library`:
+    the package and version that a net of another's comes from, such as `timm 1.0.31`.
     """
 
     name: str | None
@@ -71,6 +72,7 @@ class ModelCard:
     metrics: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     doubt: dict[str, Any] | None = None
+    library: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return model.json's content."""
@@ -79,6 +81,9 @@ class ModelCard:
             del value["doubt"]
         model = {key: value.pop(key) for key in ("name", "options", "num_classes", "in_channels", "input_size")}
         model["class"] = value.pop("class_name")
+        library = value.pop("library")
+        if library:
+            model["library"] = library
         model["input_size"] = list(self.input_size)
         return {"format": FORMAT, "model": model, **value}
 
@@ -103,6 +108,7 @@ class ModelCard:
                 metrics=value.get("metrics", {}),
                 licence=value.get("licence", ""),
                 doubt=value.get("doubt"),
+                library=model.get("library", ""),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise _no_card(path, f"{type(error).__name__}: {error}") from error
@@ -115,6 +121,8 @@ class ModelCard:
         """Say what cannot be in this card, or nothing."""
         if not (self.name is None or _is_text(self.name)) or not _is_text(self.class_name):
             return "model has no name and class in words"
+        if self.library and not _is_text(self.library):
+            return "library is no text"
         problem = size_problem(self.num_classes, self.in_channels, self.input_size, self.options)
         if problem:
             return problem

@@ -17,6 +17,7 @@ from striate.settings.train import TrainSettings
 
 GENERIC = "generic"
 PICTURES = "pictures"
+TRANSFER = "transfer"
 
 
 @dataclass(frozen=True)

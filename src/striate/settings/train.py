@@ -20,9 +20,14 @@ class TrainSettings(Settings):
     data_root: Path | None = Field(None, description="folder that holds the data sets")
     download: bool = Field(True, description="download a named data set that is not here")
     class_names: Literal["en", "zh"] = Field("en", description="language of a named data set's class names")
-    model: str | None = Field(None, description="name of a net, or net.py:MyNet")
+    model: str | None = Field(None, description="name of a net, net.py:MyNet, or timm:NAME")
     model_option: dict[str, Any] = Field(default_factory=dict, description="options of the net, name=value")
     recipe: str | None = Field(None, description="named settings to start from")
+    init_from: str | None = Field(
+        "auto",
+        description="first weights: a run's, a file's, torchvision; none: drawn; auto: of timm:NAME its published ones",
+    )
+    freeze: str | None = Field(None, description="epochs in which only the head is trained, or all; needs a start")
     # pictures
     size: tuple[int, int] | None = Field(None, description="height and width the net sees: 96 or 96x128")
     fit: Literal["auto", "crop", "pad", "stretch"] = Field("auto", description="how a picture is brought to that size")
@@ -114,6 +119,17 @@ class TrainSettings(Settings):
         "auto", description="also save within an epoch: 200 (steps), 60s or none; auto: under 1 % of the time"
     )
 
+    track: tuple[Literal["tensorboard", "mlflow"], ...] = Field(
+        (), description="also write the run to tensorboard, mlflow, or both with a comma; none: to neither"
+    )
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _track(cls, value: Any) -> Any:
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return ()
+        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
     @field_validator("size", mode="before")
     @classmethod
     def _size(cls, value: Any) -> Any:
@@ -162,6 +178,20 @@ class TrainSettings(Settings):
     def _order(cls, value: str) -> str:
         return check_order(value)
 
+    @field_validator("init_from", mode="before")
+    @classmethod
+    def _init_from(cls, value: Any) -> Any:
+        value = getattr(value, "folder", value)  # a Run
+        return None if value is None else str(value)
+
+    @field_validator("freeze", mode="before")
+    @classmethod
+    def _freeze(cls, value: Any) -> Any:
+        text = str(value)
+        if value is None or text == "all" or (text.isdecimal() and text.isascii() and int(text) > 0):
+            return None if value is None else text
+        raise ValueError("write a number of epochs (2), all or none")
+
     @field_validator("save_every", mode="before")
     @classmethod
     def _save_every(cls, value: Any) -> Any:
@@ -186,6 +216,17 @@ class TrainSettings(Settings):
     def output(self) -> str:
         """How probabilities are made of logits: `softmax`, or `sigmoid` for the losses against one-hot."""
         return "softmax" if self.loss == "cross-entropy" else "sigmoid"
+
+    @property
+    def has_start(self) -> bool:
+        """Whether the first weights are any that were trained before; of a module of the user's nobody knows."""
+        own = self.model is not None and (self.model.startswith("own:") or ".py:" in self.model)
+        return own or self.init_from not in (None, "auto") or self.has_published_weights
+
+    @property
+    def has_published_weights(self) -> bool:
+        """Whether the first weights are those that timm publishes for the net."""
+        return self.init_from == "auto" and self.model is not None and self.model.startswith("timm:")
 
     @property
     def has_validation(self) -> bool:
@@ -217,5 +258,6 @@ EFFECTS: tuple[tuple[str, str, Any], ...] = (
     ("label_smoothing", "loss cross-entropy", lambda s: s.loss == "cross-entropy"),
     ("validate_every", "a validation set", lambda s: s.has_validation),
     ("timeout", "torchrun", lambda s: find_launch() is not None),
+    ("freeze", "a start, such as --init-from RUN", lambda s: s.has_start),
     ("early_stop", "a validation set, seen after epochs", lambda s: s.has_validation and s.validate_every > 0),
 )

@@ -41,6 +41,7 @@ from striate.training.loop import Learner, Progress
 from striate.training.material import Material, Opened, Report, open_data, prepare_material
 from striate.training.prepare import OWN, prepare_learner, prepare_net, typed_class
 from striate.training.records import config_text, data_record, fingerprints, picture_list, read_config
+from striate.training.starting import absolute, find_start, read_first, write_first
 from striate.training.state import load_state
 
 PICTURES = "pictures.json"
@@ -70,11 +71,13 @@ def start_job(
         return resume_job(begun, data=data, model=model, report=report, command=command, team=team)
     if settings.out is not None:  # before data are read, which may take minutes
         check_out(settings.out)
+    start = find_start(settings.init_from, settings.model, settings.model_option)
+    settings = settings.model_copy(update={"init_from": absolute(settings.init_from)})
     opened = open_data(settings, report, stage) if data is None else Opened(data, settings)
     settings = opened.settings
-    material = prepare_material(settings, opened.parts, split, report)
+    material = prepare_material(settings, opened.parts, split, report, start.channels if start is not None else None)
     settings = with_order(settings, material)
-    parts = prepare_net(settings, material, model, team.size)
+    parts = prepare_net(settings, material, model, team.size, start, report)
     learner = prepare_learner(settings, material, parts, None, team)
     if parts.name is None:
         settings = settings.model_copy(update={"model": OWN + type(learner.net).__name__})
@@ -88,6 +91,8 @@ def start_job(
         folder.write_json("env.json", _environment(learner))
         folder.write_json("data.json", data_record(material, opened.checkup, given=data is not None))
         folder.write_json("split.json", material.split.to_json())
+        if parts.first is not None:
+            write_first(folder, parts.first)
         _write_pictures(folder, opened.parts)
         job.journal.start()
         lead(job)
@@ -158,7 +163,7 @@ def _resumed(
     settings = with_order(settings, material)
     if "order" in different:  # the numbers of its blocks, which another machine would not choose
         different["order"][1] = settings.order
-    parts = prepare_net(settings, material, model, team.size)
+    parts = prepare_net(settings, material, model, team.size, read_first(folder))
     environment_then = folder.read_json("env.json")
     plan = _recorded_plan(environment_then, settings, different, team)
     learner = prepare_learner(settings, material, parts, plan, team)
@@ -230,9 +235,9 @@ def recorded_material(folder: RunFolder, settings: TrainSettings, data: Parts, r
     """Prepare data as a run had them: its own split, mean, std and order, not ones that are drawn or measured again."""
     if settings.order == "auto":  # of a run from before there were others
         settings = settings.model_copy(update={"order": "whole"})
-    material = prepare_material(settings, data, Split.from_json(folder.read_json("split.json")), report)
     record = folder.read_json("data.json")
     mean, std = tuple(record["mean"]), tuple(record["std"])
+    material = prepare_material(settings, data, Split.from_json(folder.read_json("split.json")), report, len(mean))
     material.preprocess = dataclasses.replace(material.preprocess, mean=mean, std=std)
     return material
 

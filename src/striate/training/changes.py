@@ -19,7 +19,7 @@ from striate.training.loop import Learner
 
 FILE = "changes.json"
 # Where things lie, how often is saved, how long is waited: no number of the run depends on these.
-FREE = frozenset({"data_root", "download", "save_every", "memory", "timeout"})
+FREE = frozenset({"data_root", "download", "save_every", "memory", "timeout", "track"})
 # Weights, optimizer state, split and step numbers keep their meaning when these change; all others need a new run.
 CHANGEABLE = frozenset(
     {

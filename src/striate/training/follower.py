@@ -21,6 +21,7 @@ from striate.training.material import Material, open_data, prepare_material
 from striate.training.prepare import prepare_learner, prepare_net, typed_class
 from striate.training.records import fingerprints
 from striate.training.schedule import UNKNOWN
+from striate.training.starting import FirstWeights
 from striate.training.state import load_state, state_tensors
 from striate.training.stopping import Stopping
 from striate.training.tested import Tested
@@ -39,6 +40,7 @@ def lead(job: Job, changes: Sequence[Change] = ()) -> None:
             "split": material.split.to_json(),
             "mean": list(material.preprocess.mean),
             "std": list(material.preprocess.std),
+            "new": list(job.parts.first.new) if job.parts.first is not None else None,
             "plan": learner.plan.to_json(),
             "changes": [asdict(change) for change in changes],
             "length": [learner.total_steps, learner.measured_steps],
@@ -122,12 +124,15 @@ def follow(team: Alone, own: TrainSettings | None, data: Parts | None, model: An
             f"{parts.name} has another fingerprint there",
             "give every machine the same data",
         )
-    material = prepare_material(settings, parts, Split.from_json(told["split"]), _say_nothing)
+    material = prepare_material(settings, parts, Split.from_json(told["split"]), _say_nothing, len(told["mean"]))
     mean, std = tuple(told["mean"]), tuple(told["std"])
     material.preprocess = dataclasses.replace(material.preprocess, mean=mean, std=std)
     plan = Plan(**told["plan"])
     plan = dataclasses.replace(plan, threads=min(plan.threads, settings.threads or available_threads()))
-    learner = prepare_learner(settings, material, prepare_net(settings, material, model, team.size), plan, team)
+    # The weights themselves come with the state.
+    first = FirstWeights({}, tuple(told["new"]), {"from": "process 0"}) if told["new"] is not None else None
+    parts_of_net = prepare_net(settings, material, model, team.size, first)
+    learner = prepare_learner(settings, material, parts_of_net, plan, team)
     load_state(learner, team.tell_tensors(None))
     run_in_cycles(learner, settings, [Change(**change) for change in told["changes"]])
     learner.total_steps, learner.measured_steps = told["length"]

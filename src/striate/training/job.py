@@ -7,11 +7,9 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
-
-from torch import Tensor
 
 from striate.device import peak_memory_mb
 from striate.errors import Interrupted, NonFiniteLoss, PeerLost, StriateError, WriteFailed
@@ -128,7 +126,8 @@ class Job:
         Yields after every few steps and at every epoch's end. A signal saves at the current step, marks the run and
         raises Interrupted; any other error marks the run failed.
         """
-        with self.held, self.stopping.listening(self._interrupted), self.learner.plan.active():
+        listening = self.stopping.listening(self._interrupted)
+        with self.held, listening, self.learner.plan.active(), self.learner.asking_again():
             try:
                 self.saver.begin(self.progress.step, self.progress.epoch)
                 self.folder.set_status("running", process=os.getpid())
@@ -313,8 +312,7 @@ class Job:
         self.saver.save(tensors, state, self.best.sha256)
 
     def _write_weights(self, which: str) -> str:
-        tensors: Mapping[str, Tensor] = self.tested.net.state_dict()
-        return write_tensors(self.folder.weights / f"{which}.safetensors", tensors)
+        return write_tensors(self.folder.weights / f"{which}.safetensors", self.tested.net.state_dict())
 
     def _write_card(self, metrics: dict[str, Any]) -> None:
         summary, preprocess = self.parts.summary, self.material.preprocess
@@ -333,6 +331,7 @@ class Job:
             metrics={**metrics, **summary.sizes},
             licence=self.material.parts.licence,
             doubt=self.doubt.to_json() if self.doubt is not None else None,
+            library=self.parts.library,
         )
         write_card(self.folder.path, card)
 

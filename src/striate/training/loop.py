@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -59,10 +60,11 @@ class Progress:
 class Learner:
     """The parts that a step needs, put together by prepare.py.
 
-    `rate(step, total_steps, peak=…)` is a pure function. Each group of the optimizer has a `peak`, and an `end` if its
-    rate falls to 0 by itself; `rate` without a peak is what is recorded. `accumulate`: parts in which a batch
-    goes through the net. `measured_steps`: in so many first steps the total was not known yet. `auxiliary_logits`:
-    the net's method of that name, if it has one. `team`: the processes that train this net together.
+    `rate(step, total_steps, peak=…)` is a pure function. Each group of the optimizer has a `peak`, a `begin`
+    before which it is frozen, and an `end` if its rate falls to 0 by itself; `rate` without a peak is what is recorded.
+    `accumulate`: parts in which a batch goes through the net. `measured_steps`: in so many first steps the total was
+    not known yet. `frozen_norms`: BatchNorms that stay in evaluation mode before step `thaw`. `auxiliary_logits`: the
+    net's method of that name, if it has one. `team`: the processes that train this net together.
     """
 
     net: nn.Module
@@ -77,6 +79,8 @@ class Learner:
     clip: float | None = None
     average: WeightAverage | None = None
     accumulate: int = 1
+    frozen_norms: frozenset[str] = frozenset()
+    thaw: int = 0
     measured_steps: int = 0
     team: Alone = ALONE
     parameters: list[nn.Parameter] = field(init=False)
@@ -91,20 +95,27 @@ class Learner:
         """Return the total number of steps as it was known at `step`."""
         return self.total_steps if step >= self.measured_steps else UNKNOWN
 
+    def norms_kept(self, step: int) -> frozenset[str]:
+        """Return the names of the BatchNorms that keep their statistics at `step`: those of what is frozen then."""
+        return self.frozen_norms if step < self.thaw else frozenset()
+
     def set_rates(self, step: int) -> float:
         """Give each group of parameters its rate of this step, and return the rate that is recorded.
 
-        Parameters whose rate has come to its end ask for no gradient any more, which spares the backward pass of what
-        lies before them. All of it is a function of the step alone, so a resumed run does the same.
+        Parameters that are frozen before their `begin`, or whose rate has come to its `end`, ask for no gradient, which
+        spares the backward pass of what lies before them; what has none is not changed. All of it is a function of the
+        step alone, so a resumed run does the same.
         """
         total = self.total_at(step)
         for group in self.optimizer.param_groups:
-            if group["end"] is None:
+            begin, end = group["begin"], group["end"]
+            if end is None:
                 group["lr"] = self.rate(step, total, peak=group["peak"])
             else:
-                group["lr"] = fading_rate(step, group["end"], peak=group["peak"])
+                group["lr"] = fading_rate(step, end, peak=group["peak"])
+            if begin or end is not None:
                 for parameter in group["params"]:
-                    parameter.requires_grad_(step < group["end"])
+                    parameter.requires_grad_(begin <= step and (end is None or step < end))
         return self.rate(step, total)
 
     def drawing(self, labels: Tensor, step_in_epoch: int) -> AbstractContextManager[Any]:
@@ -113,6 +124,15 @@ class Learner:
         if self.team.size > 1:
             whole = min(self.batches.batch_size, len(self.batches.indices) - step_in_epoch * self.batches.batch_size)
         return self.team.drawing(self.device, len(labels), whole)
+
+    @contextlib.contextmanager
+    def asking_again(self) -> Iterator[None]:
+        """Let every parameter that is trained ask for a gradient again at the end: a net of the user's is theirs."""
+        try:
+            yield
+        finally:
+            for parameter in self.parameters:
+                parameter.requires_grad_(True)
 
     def add_auxiliary(self, loss: Tensor, labels: Tensor) -> Tensor:
         """Add to the loss of a batch those of the net's auxiliary heads, which answered on the way; most have none."""
@@ -145,6 +165,8 @@ def train_epoch(learner: Learner, progress: Progress) -> Iterator[list[StepRow]]
     """
     net, optimizer, device, team = learner.net, learner.optimizer, learner.device, learner.team
     set_mode(net, True)
+    for name in learner.norms_kept(progress.step):
+        net.get_submodule(name).eval()
     for parameter in learner.parameters:  # a net of the user's may come with gradients
         parameter.grad = None
     record = _Record(progress, team)
@@ -255,17 +277,20 @@ def ran_away(what: str, step: int, epoch: int, lr: float) -> NonFiniteLoss:
     )
 
 
-def recompute_batchnorm(net: nn.Module, batches: Batches, epoch: int, pictures: int = 4_000) -> None:
+def recompute_batchnorm(
+    net: nn.Module, batches: Batches, epoch: int, pictures: int = 4_000, kept: frozenset[str] = frozenset()
+) -> None:
     """Measure BatchNorm's running statistics anew, on up to `pictures` train pictures in batches as in training.
 
     Needed after training with very small batches: the running average then follows the last few pictures alone.
     Each layer's statistics become the plain mean over these batches (momentum None), computed with the weights as they
     are; no weight changes. All other layers are in evaluation mode, dropout among them: the statistics are for that
-    mode. A layer that the net keeps frozen in training stays as it is.
+    mode. A layer that the net keeps frozen in training, or whose name is in `kept`, stays as it is.
     """
     was_training = net.training
     set_mode(net, True)
-    norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    named = [(name, m) for name, m in net.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for name, norm in named if norm.track_running_stats and name not in kept]
     layers = [layer for layer in norms if layer.training]
     momenta = [layer.momentum for layer in layers]
     set_mode(net, False)

@@ -146,10 +146,12 @@ def open_other(
     return parts
 
 
-def prepare_material(settings: TrainSettings, parts: Parts, split: Split | None, report: Report) -> Material:
+def prepare_material(
+    settings: TrainSettings, parts: Parts, split: Split | None, report: Report, channels: int | None = None
+) -> Material:
     """Split the data, bring them to the net's size, and measure mean and std on the train split.
 
-    `split` given (by resume): used as it is.
+    `split` given (by resume): used as it is. `channels`: those that the net sees, where they are not the pictures' own.
     """
     if split is None:
         split = make_split(
@@ -164,7 +166,7 @@ def prepare_material(settings: TrainSettings, parts: Parts, split: Split | None,
     if settings.batch_size > len(split.train):
         whole = f"a step takes all {len(split.train)} train pictures"
         report(f"batch {settings.batch_size} is larger than the data: {whole}")
-    channels = parts.train.channels
+    channels = channels or parts.train.channels
     size = settings.size or parts.train.size
     threads = settings.threads or available_threads()
     fit = "stretch" if settings.fit == "auto" else settings.fit

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from striate.errors import UsageError
+from striate.models.joining import head_layers
 from striate.training.muon import Muon
 from striate.training.uncompiled import Uncompiled
 
@@ -22,6 +24,8 @@ def make_optimizer(
     bias_lr: float | None = None,
     head_lr: float | None = None,
     whitening_steps: int | None = None,
+    frozen: Collection[str] = (),
+    thaw: int = 0,
     momentum: float = 0.9,
     side_momentum: float = 0.85,
     nesterov: bool = False,
@@ -31,13 +35,13 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Build sgd, adam, adamw or muon over all trainable parameters, with torch's fused kernels where it has them.
 
-    `lr`, `bias_lr`, `head_lr` and `whitening_steps` as in `parameter_groups`. `weight_decay` coupled is added to the
-    gradient (L2 regularisation); decoupled shrinks the weights by lr · weight_decay apart from the gradient (Loshchilov
-    and Hutter 2019, arXiv:1711.05101). For muon it is divided by the group's rate before it is added to the gradient:
-    biases and head, whose rates are far apart, are pulled alike (airbench94_muon). `momentum` is then of the orthogonal
-    groups and `side_momentum` of the others.
+    `lr`, `bias_lr`, `head_lr`, `whitening_steps`, `frozen` and `thaw` as in `parameter_groups`. `weight_decay` coupled
+    is added to the gradient (L2 regularisation); decoupled shrinks the weights by lr · weight_decay apart from the
+    gradient (Loshchilov and Hutter 2019, arXiv:1711.05101). For muon it is divided by the group's rate before
+    it is added to the gradient: biases and head, whose rates are far apart, are pulled alike (airbench94_muon).
+    `momentum` is then of the orthogonal groups and `side_momentum` of the others.
     """
-    groups = parameter_groups(net, lr, bias_lr, head_lr, whitening_steps, muon=kind == "muon")
+    groups = parameter_groups(net, lr, bias_lr, head_lr, whitening_steps, muon=kind == "muon", frozen=frozen, thaw=thaw)
     if kind == "muon":
         for group in groups:
             group["momentum"] = momentum if group["orthogonal"] else side_momentum
@@ -57,31 +61,36 @@ def parameter_groups(
     whitening_steps: int | None = None,
     *,
     muon: bool = False,
+    frozen: Collection[str] = (),
+    thaw: int = 0,
 ) -> list[Group]:
     """Sort the trainable parameters into groups by the peak of their rate.
 
     `head_lr`: of the net's last linear layer. `bias_lr`: of all other vectors and numbers, which are biases and
     BatchNorm's scales. `lr`: of all other filters and matrices, and of those two where theirs is None.
     `whitening_steps`: the net's `whitening_bias` is a group of its own with the peak of the biases, whose rate falls to
-    0 within so many steps (`end`). `muon` tells apart which groups are `orthogonal`: the filters and matrices but for
-    the head. Raises UsageError where a rate finds no parameter, and for muon without filter or hidden matrix.
+    0 within so many steps (`end`). Parameters named in `frozen` are not trained before step `thaw` (`begin`). `muon`
+    tells apart which groups are `orthogonal`: the filters and matrices but for the head. Raises UsageError where a rate
+    finds no parameter, and for muon without filter or hidden matrix.
     """
-    linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
-    head = set(linear[-1].parameters()) if linear else set()
+    head = {parameter for layer in head_layers(net) for parameter in layer.parameters()}
     fading = getattr(net, "whitening_bias", None) if whitening_steps is not None else None
     groups: dict[tuple[Any, ...], Group] = {}
     found = set()
-    for parameter in net.parameters():
+    for name, parameter in net.named_parameters():
         if not parameter.requires_grad:
             continue
         role = "head" if parameter in head else "bias" if parameter.ndim < 2 else "weight"
         rates = {"head": head_lr, "bias": bias_lr, "weight": lr}
         peak = lr if rates[role] is None else rates[role]
         end = whitening_steps if parameter is fading else None
+        begin = thaw if name in frozen else 0
         orthogonal = muon and role == "weight"
         found |= {role, "fading"} if parameter is fading else {role}
-        group: Group = {"params": [], "lr": peak, "peak": peak, "end": end, "orthogonal": orthogonal}
-        groups.setdefault((peak, end, orthogonal), group)["params"].append(parameter)
+        group: Group = {
+            "params": [], "lr": peak, "peak": peak, "begin": begin, "end": end, "orthogonal": orthogonal
+        }  # fmt: skip
+        groups.setdefault((peak, begin, end, orthogonal), group)["params"].append(parameter)
     wanted = (
         ("--head-lr", head_lr is not None, "head", "it has no linear layer that is trained"),
         ("--bias-lr", bias_lr is not None, "bias", "it has no biases"),

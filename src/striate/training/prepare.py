@@ -18,17 +18,20 @@ from striate.device import Plan, available_threads, choose_device, denormals_flu
 from striate.errors import UsageError
 from striate.models.advice import advise, check_registered
 from striate.models.initialise import initialise
+from striate.models.joining import head_layers, parameters_of
 from striate.models.registry import create_model
 from striate.models.summary import Summary, check_fits, summarise
+from striate.models.timm_nets import is_timm, timm_version
 from striate.models.user import instantiate, load_class, take_logits
 from striate.settings.train import TrainSettings
 from striate.training.average import Lookahead, WeightAverage
 from striate.training.distributed import ALONE, Alone, remarks
 from striate.training.loop import Learner
 from striate.training.losses import balanced_weights, make_loss
-from striate.training.material import Material
+from striate.training.material import Material, Report
 from striate.training.optim import make_optimizer
 from striate.training.schedule import UNKNOWN, rate
+from striate.training.starting import FirstWeights, Start, take
 
 OWN = "own:"  # prefix of settings.model for a user's module, of which only the class name is kept
 
@@ -46,14 +49,23 @@ class NetParts:
     options: dict[str, Any]
     summary: Summary
     notes: list[str]
+    library: str = ""  # package and version that a net of another's comes from
+    first: FirstWeights | None = None  # what it begins with, where that was trained before
 
 
 @denormals_flushed()
-def prepare_net(settings: TrainSettings, material: Material, own: Any, processes: int = 1) -> NetParts:
+def prepare_net(
+    settings: TrainSettings,
+    material: Material,
+    own: Any,
+    processes: int = 1,
+    start: Start | FirstWeights | None = None,
+    report: Report = lambda line: None,
+) -> NetParts:
     """Build the net from a key of the seed, and run it once on two empty pictures before anything else happens.
 
-    `own` is a user's module or its class; `processes` share each batch. Raises UsageError naming the layer that does
-    not fit.
+    `own` is a user's module or its class; `processes` share each batch; `start`: first weights, to be read or as a run
+    has kept them. Raises UsageError naming the layer that does not fit.
     """
     classes, channels = len(material.parts.train.classes), material.preprocess.channels
     size = material.preprocess.size
@@ -94,15 +106,20 @@ def prepare_net(settings: TrainSettings, material: Material, own: Any, processes
     if own is not None:
         notes += advise(net, shape, settings.loss)
     initialise(net, settings.init)
+    first = take(start, net, settings, material, report) if isinstance(start, Start) else start
+    if first is not None:
+        net.load_state_dict({**net.state_dict(), **first.tensors})
+        notes.append(first.told())
     fit_whitening: Any = getattr(net, "fit_whitening", None)
-    if fit_whitening is not None:
+    if fit_whitening is not None and first is None:
         train = material.split.train
         # Spread over all of them: a folder of pictures lies there class by class.
         most = min(WHITENING_PICTURES, max(1, WHITENING_PIXELS // math.prod(size)))
         spread = np.linspace(0, len(train) - 1, min(len(train), most)).astype(np.int64)
         fit_whitening(material.preprocess.normalise(torch.from_numpy(material.train_images[train[spread]])))
     name = settings.model if own is None else None
-    return NetParts(net, name, dict(settings.model_option), summarise(net, shape), notes)
+    library = timm_version() if is_timm(name) else ""
+    return NetParts(net, name, dict(settings.model_option), summarise(net, shape), notes, library, first)
 
 
 def typed_class(settings: TrainSettings) -> Any:
@@ -150,11 +167,14 @@ def prepare_learner(
     if balance == "loss":
         weights = balanced_weights(torch.from_numpy(train.labels[split.train]), len(train.classes))
     whitening = settings.whitening_epochs
+    frozen, thaw = _frozen(settings, parts, len(batches))
     return Learner(
         net=net,
         optimizer=make_optimizer(
             net,
             settings.optimizer,
+            frozen=frozen,
+            thaw=thaw,
             lr=settings.lr,
             bias_lr=settings.bias_lr,
             head_lr=settings.head_lr,
@@ -184,6 +204,40 @@ def prepare_learner(
         average=_average(settings, net),
         accumulate=settings.accumulate,
         team=team,
+        frozen_norms=_frozen_norms(net, frozen),
+        thaw=thaw,
+    )
+
+
+def _frozen(settings: TrainSettings, parts: NetParts, steps_per_epoch: int) -> tuple[set[str], int]:
+    """Return the names of the parameters that --freeze keeps, and the step from which they are trained; say so."""
+    if settings.freeze is None:
+        return set(), 0
+    net = parts.net
+    trained = set(parts.first.new if parts.first is not None else ()) | parameters_of(net, head_layers(net))
+    named = {name: parameter for name, parameter in net.named_parameters() if parameter.requires_grad}
+    frozen = named.keys() - trained
+    if not frozen or not named.keys() & trained:
+        raise UsageError(
+            f"--freeze has no effect on {type(net).__name__}",
+            "all that it has is its head" if not frozen else "its head is not known: it has no linear layer",
+            "leave out --freeze",
+        )
+    count = sum(named[name].numel() for name in frozen)
+    epochs = f"for {settings.freeze} epochs" if settings.freeze != "all" else "to the end"
+    parts.notes.append(f"frozen {epochs}: {count:,} of {parts.summary.parameters:,} parameters")
+    return set(frozen), UNKNOWN if settings.freeze == "all" else int(settings.freeze) * steps_per_epoch
+
+
+def _frozen_norms(net: nn.Module, frozen: set[str]) -> frozenset[str]:
+    """Return the names of the BatchNorms in the frozen part of a net: one whose own weights are trained is not."""
+    trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad} - frozen
+    return frozenset(
+        name
+        for name, layer in net.named_modules()
+        if frozen
+        and isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        and not any(f"{name}.{own}" in trained for own, _ in layer.named_parameters())
     )
 
 

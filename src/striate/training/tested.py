@@ -41,7 +41,8 @@ class Tested:
             self.net.load_state_dict(self.learner.average.state)
         wanted = self.settings.recompute_batchnorm
         if wanted == "on" or (wanted == "auto" and self.settings.batch_size < SMALL_BATCH):
-            recompute_batchnorm(self.net, self.learner.batches, epoch)
+            kept = self.learner.norms_kept(epoch * len(self.learner.batches))
+            recompute_batchnorm(self.net, self.learner.batches, epoch, kept=kept)
 
     def restore(self, epoch: int) -> None:
         """Be as after so many epochs where a run goes on: after the last one nothing else brings the average back."""

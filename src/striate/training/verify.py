@@ -32,6 +32,7 @@ from striate.training.loop import Learner, Progress, train_epoch
 from striate.training.material import as_parts
 from striate.training.prepare import prepare_learner, prepare_net
 from striate.training.records import read_config
+from striate.training.starting import read_first
 
 
 def verify(
@@ -158,7 +159,8 @@ def _check_files(folder: RunFolder) -> list[dict[str, Any]]:
 def _learner_as_begun(folder: RunFolder, settings: TrainSettings, data: Parts, model: Any, plan: Plan) -> Learner:
     """Build net and learner as they were before the first step. A module that was given stays as it is."""
     material = recorded_material(folder, settings, data, _say_nothing)
-    parts = prepare_net(settings, material, copy.deepcopy(model) if isinstance(model, nn.Module) else model)
+    own = copy.deepcopy(model) if isinstance(model, nn.Module) else model
+    parts = prepare_net(settings, material, own, 1, read_first(folder))
     learner = prepare_learner(settings, material, parts, plan)
     restore_length(learner, folder)
     return learner
