@@ -235,7 +235,6 @@ def test_bad_input_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     images, labels = np.zeros((20, 8, 8), np.uint8), np.arange(20) % 2
     cases: list[tuple[type[Exception], str, dict[str, Any]]] = [
-        (UsageError, "batch of 500 is larger", {"batch_size": 500}),
         (UsageError, "epochs", {"epochs": 0}),
         (UsageError, "unknown device", {"device": "tpu"}),
         (UsageError, "unknown model", {"model": "lenet6"}),
