@@ -355,7 +355,7 @@ def test_a_length_in_time_is_fixed_once(folder: Path) -> None:
 @pytest.mark.slow
 def test_batchnorm_is_said_and_verify_has_words(folder: Path) -> None:
     started = Started(
-        folder, "train", "digits", "--model", "airnet", "--epochs", "1", "--out", "run", "--device", "cpu"
+        folder, "train", "digits", "--model", "resnet20", "--epochs", "1", "--out", "run", "--device", "cpu"
     )
     said = started.end()
     assert started.process.returncode == 0, said

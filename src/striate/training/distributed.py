@@ -124,7 +124,11 @@ class Team(Alone):
         try:
             starting = timedelta(seconds=max(timeout, STARTING_SECONDS))
             self._store, _, _ = next(dist.rendezvous("env://", timeout=starting))
-            place: dict[str, Any] = {"store": self._store, "rank": self.rank, "world_size": self.size}
+            # Started again by torchrun, the store still holds the addresses of the processes before. Several machines
+            # count the starts each for itself, so that only the number of a single one is the same for all.
+            again = launch.restarts if launch.local_size == self.size else 0
+            store = dist.PrefixStore(f"striate/start/{again}", self._store)
+            place: dict[str, Any] = {"store": store, "rank": self.rank, "world_size": self.size}
             dist.init_process_group(backend, timeout=timedelta(seconds=timeout), **place)
         except (RuntimeError, ValueError) as error:
             reason = str(error).partition("\n")[0][:200]
