@@ -9,7 +9,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,30 @@ class Lock:
     def __del__(self) -> None:
         if self._stream is not None and not self._stream.closed:
             self.__exit__()
+
+
+@contextlib.contextmanager
+def waited_lock(folder: Path, seconds: float, told: Callable[[str], None] = lambda cause: None) -> Iterator[None]:
+    """Hold a folder's Lock, for which another process is waited so long; `told` hears once who holds it.
+
+    Raises LockHeld where it lasts longer.
+    """
+    lock, deadline, is_told = Lock(folder), time.monotonic() + seconds, False
+    while True:
+        try:
+            lock.__enter__()
+            break
+        except LockHeld as error:
+            if time.monotonic() > deadline:
+                raise
+            if not is_told:
+                told(error.cause)
+                is_told = True
+            time.sleep(0.1)
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
 
 
 def _lock_stream(stream: Any) -> None:

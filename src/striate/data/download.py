@@ -23,8 +23,8 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from striate.data.digests import Digests
-from striate.errors import DataError, LockHeld, StriateError
-from striate.files import Lock, sync_directory
+from striate.errors import DataError, StriateError
+from striate.files import sync_directory, waited_lock
 
 Report = Callable[[str], None]
 Progress = Callable[[int, int | None], None]
@@ -86,7 +86,7 @@ def fetch(
     patience = patience or Patience()
     with _writing(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-    with _waited_lock(destination, patience.lock, report):
+    with waited_lock(destination.parent, patience.lock, lambda cause: report(f"{destination.name}: waiting, {cause}")):
         # Another process may have brought it while this one waited.
         if destination.is_file():
             problem = digests.problem(destination)
@@ -305,26 +305,6 @@ def _writing(path: Path) -> Iterator[None]:
 def _opened(path: Path, mode: str) -> IO[bytes]:
     with _writing(path):
         return open(path, mode)
-
-
-@contextmanager
-def _waited_lock(destination: Path, seconds: float, report: Report) -> Iterator[None]:
-    lock, deadline, told = Lock(destination.parent), time.monotonic() + seconds, False
-    while True:
-        try:
-            lock.__enter__()
-            break
-        except LockHeld as error:
-            if time.monotonic() > deadline:
-                raise
-            if not told:
-                report(f"{destination.name}: waiting, {error.cause}")
-                told = True
-            time.sleep(0.1)
-    try:
-        yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 @contextmanager

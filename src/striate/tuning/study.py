@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from striate.data.split import Split
 from striate.device import key
 from striate.errors import NonFiniteLoss, UsageError
+from striate.files import waited_lock
 from striate.runs.journal import EpochResult
 from striate.settings.train import TrainSettings
 from striate.settings.values import parse_time
@@ -26,6 +27,7 @@ from striate.training.material import Opened, prepare_material
 from striate.tuning.space import Parameter, Resolve, as_given
 
 DATABASE = "study.db"
+OPENING_SECONDS = 60.0
 STARTUP = 5  # trials before the median means anything (Optuna's own default)
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
 Report = Callable[[str], None]
@@ -52,6 +54,13 @@ def open_study(
     """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with waited_lock(folder, OPENING_SECONDS):  # of two that begin at once one makes it, and the other finds it whole
+        return _opened_study(folder, space, settings, typed)
+
+
+def _opened_study(
+    folder: Path, space: Sequence[Parameter], settings: TrainSettings, typed: Mapping[str, Any]
+) -> optuna.Study:
     storage = optuna.storages.RDBStorage(
         f"sqlite:///{(folder / DATABASE).absolute()}", engine_kwargs={"connect_args": {"timeout": 60}}
     )
